@@ -1,0 +1,159 @@
+"""Meta-training: from labelled rows of many tasks to a ``MetaInit``."""
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from adapters.examples import Examples
+from adapters.feature_schema import Preprocessor
+from adapters.meta_init import MetaInit, Start
+from adapters.meta_jobs import JobName, Share, as_arrays, run_share, shares_of, unpack_result
+from adapters.meta_settings import (
+    MetaTrainData,
+    MetaTrainingError,
+    MetaTrainSettings,
+    Progress,
+    Report,
+)
+from adapters.meta_workers import run_shares
+from adapters.model_file import Architecture, TaskType
+from adapters.recipes import MLP_PATH, target_scale
+from adapters.tasks import TaskSet, tasks_from_column
+
+_SLACK_S = 120.0
+"""Beyond the budgets: starting processes, importing torch, joint training, validation."""
+
+
+def meta_train(
+    data: MetaTrainData, settings: MetaTrainSettings, progress: Report | None = None
+) -> MetaInit:
+    """Return starts trained on the tasks of ``data``; the same seed gives the same bits.
+
+    (Unless ``settings.max_seconds`` cuts the training short: ``info["cut_short"]`` names what.)
+    With ``settings.processes`` > 1 the algorithms train side by side in spawned processes, and a
+    script that calls this needs the usual ``if __name__ == "__main__":``.
+
+    Args:
+        data: Labelled rows and their tasks.
+        settings: How to train.
+        progress: Called in this process as training goes on.
+
+    Raises:
+        MetaTrainingError: Too few tasks of sufficient size, divergence, or a lost worker.
+    """
+    report = progress or _nobody
+    train_rows, validation_rows, left_out = _split(data, settings)
+    examples = data.examples
+    task_type: TaskType = "regression" if len(examples.values) else "classification"
+    names = data.class_names or tuple(sorted(set(examples.labels)))
+    if settings.ways or task_type == "regression":
+        names = ()
+    preprocessor = Preprocessor.fit(data.schema, examples.take(train_rows).rows)
+    mean, std = target_scale(examples.values[train_rows] if len(examples.values) else np.empty(0))
+    outputs = settings.ways or len(names) or 1
+    architecture = Architecture(
+        MLP_PATH, {"inputs": preprocessor.d, "hidden": list(settings.hidden), "outputs": outputs}
+    )
+
+    def encoded(rows: NDArray[np.intp]) -> TaskSet:
+        chosen = examples.take(rows)
+        inputs = torch.from_numpy(preprocessor.encode(chosen.rows))
+        owners = tuple(_owners(data, settings)[i] for i in rows.tolist())
+        targets = _targets(chosen, names, mean, std)
+        return tasks_from_column(inputs, targets, owners, chosen.keys)
+
+    train, validation = encoded(train_rows), encoded(validation_rows)
+    jobs: tuple[JobName, ...] = settings.algorithms
+    if not settings.ways:
+        jobs = (*jobs, "joint")
+    shares = [
+        Share(share, architecture, task_type, as_arrays(train), as_arrays(validation), settings)
+        for share in shares_of(jobs, settings.processes)
+    ]
+    if len(shares) == 1:
+        packed = run_share(shares[0], time.monotonic, report)
+    else:
+        most = max(len(share.jobs) for share in shares)
+        packed = run_shares(shares, report, timeout_s=most * settings.max_seconds + _SLACK_S)
+    results = {job: unpack_result(raw) for job, raw in packed.items()}
+    starts: dict[str, Start] = {job: r.start for job, r in results.items() if r.start is not None}
+    recommended = min(settings.algorithms, key=lambda name: (results[name].loss, name))
+    return MetaInit(
+        architecture=architecture,
+        schema=data.schema,
+        preprocessor=preprocessor,
+        task_type=task_type,
+        class_names=names,
+        target_mean=mean,
+        target_std=std,
+        starts=starts,
+        joint=results["joint"].weights if "joint" in results else {},
+        recommended=recommended,
+        validation={job: result.table for job, result in results.items()},
+        trained_on=np.union1d(examples.keys[train_rows], examples.keys[validation_rows]),
+        slots=settings.ways,
+        info={
+            "seed": settings.seed,
+            "train": {"tasks": list(train.names), "digest": train.digest()},
+            "validation": {"tasks": list(validation.names), "digest": validation.digest()},
+            "left_out": list(left_out),
+            "cut_short": [
+                job
+                for job, result in results.items()
+                if result.table.get("meta_steps") != result.table.get("meta_steps_planned")
+            ],
+        },
+    )
+
+
+def _owners(data: MetaTrainData, settings: MetaTrainSettings) -> Sequence[str]:
+    """Return what each row is sampled by: its task, or its class for N-way episodes."""
+    if not settings.ways:
+        return data.tasks
+    return data.examples.labels
+
+
+def _split(
+    data: MetaTrainData, settings: MetaTrainSettings
+) -> tuple[NDArray[np.intp], NDArray[np.intp], list[str]]:
+    """Return training rows, validation rows, and the tasks (classes) with too few rows."""
+    owners, ways = _owners(data, settings), settings.ways
+    kind = "classes" if ways else "tasks"
+    if not owners:
+        raise MetaTrainingError(
+            "the data has no task names; name a task column, or set ways for N-way episodes"
+        )
+    per_episode = max(settings.support + settings.query, 2 * settings.support)
+    least = per_episode // (ways or 1)
+    names, owner_of = np.unique(np.array(owners), return_inverse=True)
+    sizes = [len(np.unique(data.examples.keys[owner_of == i])) for i in range(len(names))]
+    large = [i for i, size in enumerate(sizes) if size >= least]
+    left_out = [str(names[i]) for i, size in enumerate(sizes) if size < least]
+    each = ways or 1
+    held = max(each, round(settings.validation_fraction * len(large)))
+    if len(large) - held < max(each, 2):
+        raise MetaTrainingError(
+            f"only {len(large)} of {len(names)} {kind} have {least} or more different rows, and"
+            f" {held} of them are kept for validation; bring more {kind}, or lower support"
+            f" ({settings.support}), query ({settings.query}) or ways ({ways})"
+        )
+    order = np.random.default_rng(settings.seed).permutation(large)
+    validation = np.isin(owner_of, order[:held])
+    train = np.isin(owner_of, order[held:])
+    return np.flatnonzero(train), np.flatnonzero(validation), left_out
+
+
+def _targets(chosen: Examples, names: tuple[str, ...], mean: float, std: float) -> Tensor:
+    """Return class indices, values in output units, or zeros for N-way (slots come later)."""
+    if len(chosen.values):
+        return torch.from_numpy(((chosen.values - mean) / std).astype(np.float32))
+    index = {name: i for i, name in enumerate(names)}
+    return torch.tensor([index.get(label, 0) for label in chosen.labels])
+
+
+def _nobody(progress: Progress) -> None:
+    """Report to nobody."""

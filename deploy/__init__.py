@@ -1,0 +1,149 @@
+"""Deploy: from a candidate to traffic, by what delayed labels show.
+
+The gate, the sequential tests and the rollout are values and functions of values; the controller
+and the backends make the traffic follow; the registry remembers versions and decisions. Names are
+loaded on first use, so that importing the package imports neither scipy nor mlflow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from deploy.arms import arm_of, candidate_serves
+    from deploy.controller import (
+        BackendError,
+        Convergence,
+        PermanentBackendError,
+        ServingBackend,
+        TransientBackendError,
+        reconcile,
+    )
+    from deploy.embedded import EmbeddedBackend
+    from deploy.gate import GateResult, gate_power, judge_holdout, least_holdout
+    from deploy.label_permutation import Suspicion, suspect
+    from deploy.mlflow_registry import MlflowRegistry
+    from deploy.registry import (
+        PermanentError,
+        Registry,
+        RegistryError,
+        ReviewAnswer,
+        ReviewRequest,
+        TransientError,
+    )
+    from deploy.registry_records import EpisodeRecord, ModelVersionRecord, RecipeRecord
+    from deploy.risk_budget import RiskBudget, left, next_alpha, returns_at, spend
+    from deploy.rollout import admit, advance, desired_traffic, end_probation, start
+    from deploy.rollout_observe import observe_assigned, observe_pair
+    from deploy.rollout_plan import Arm, CanaryPlan, Kind, Mode, Phase, Traffic, Verdict
+    from deploy.rollout_state import HistoryEntry, Pause, Rollout
+    from deploy.rollout_verbs import Verb, VerbError, apply_verb
+    from deploy.sample_ratio import RatioCounts
+    from deploy.sequential import BettingTest, PairedEvidence, no_evidence, observe
+    from deploy.verdict import Judgement, judge
+
+__all__ = [
+    "Arm",
+    "BackendError",
+    "BettingTest",
+    "CanaryPlan",
+    "Convergence",
+    "EmbeddedBackend",
+    "EpisodeRecord",
+    "GateResult",
+    "HistoryEntry",
+    "Judgement",
+    "Kind",
+    "MlflowRegistry",
+    "Mode",
+    "ModelVersionRecord",
+    "PairedEvidence",
+    "Pause",
+    "PermanentBackendError",
+    "PermanentError",
+    "Phase",
+    "RatioCounts",
+    "RecipeRecord",
+    "Registry",
+    "RegistryError",
+    "ReviewAnswer",
+    "ReviewRequest",
+    "RiskBudget",
+    "Rollout",
+    "ServingBackend",
+    "Suspicion",
+    "Traffic",
+    "TransientBackendError",
+    "TransientError",
+    "Verb",
+    "VerbError",
+    "Verdict",
+    "admit",
+    "advance",
+    "apply_verb",
+    "arm_of",
+    "candidate_serves",
+    "desired_traffic",
+    "end_probation",
+    "gate_power",
+    "judge",
+    "judge_holdout",
+    "least_holdout",
+    "left",
+    "next_alpha",
+    "no_evidence",
+    "observe",
+    "observe_assigned",
+    "observe_pair",
+    "reconcile",
+    "returns_at",
+    "spend",
+    "start",
+    "suspect",
+]
+
+_HOMES = {
+    "deploy.arms": ("arm_of", "candidate_serves"),
+    "deploy.controller": (
+        "BackendError",
+        "Convergence",
+        "PermanentBackendError",
+        "ServingBackend",
+        "TransientBackendError",
+        "reconcile",
+    ),
+    "deploy.embedded": ("EmbeddedBackend",),
+    "deploy.gate": ("GateResult", "gate_power", "judge_holdout", "least_holdout"),
+    "deploy.label_permutation": ("Suspicion", "suspect"),
+    "deploy.mlflow_registry": ("MlflowRegistry",),
+    "deploy.registry": (
+        "PermanentError",
+        "Registry",
+        "RegistryError",
+        "ReviewAnswer",
+        "ReviewRequest",
+        "TransientError",
+    ),
+    "deploy.registry_records": ("EpisodeRecord", "ModelVersionRecord", "RecipeRecord"),
+    "deploy.risk_budget": ("RiskBudget", "left", "next_alpha", "returns_at", "spend"),
+    "deploy.rollout": ("admit", "advance", "desired_traffic", "end_probation", "start"),
+    "deploy.rollout_observe": ("observe_assigned", "observe_pair"),
+    "deploy.rollout_plan": ("Arm", "CanaryPlan", "Kind", "Mode", "Phase", "Traffic", "Verdict"),
+    "deploy.rollout_state": ("HistoryEntry", "Pause", "Rollout"),
+    "deploy.rollout_verbs": ("Verb", "VerbError", "apply_verb"),
+    "deploy.sample_ratio": ("RatioCounts",),
+    "deploy.sequential": ("BettingTest", "PairedEvidence", "no_evidence", "observe"),
+    "deploy.verdict": ("Judgement", "judge"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import the module that a public name lives in."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'deploy' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted(__all__)

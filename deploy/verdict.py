@@ -1,0 +1,118 @@
+"""One look at a canary's evidence: what the plan and the counts say, and nothing else."""
+
+import math
+from dataclasses import dataclass
+
+from deploy.rollout_plan import Verdict
+from deploy.rollout_state import Rollout
+from deploy.sequential import BettingTest
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """A verdict with its numbers.
+
+    Attributes:
+        verdict: The outcome.
+        reason: One sentence with the numbers that led to it.
+        harm_excluded: The data are sound and a harm beyond the tolerance is excluded, so that the
+            candidate may take a step.
+    """
+
+    verdict: Verdict
+    reason: str
+    harm_excluded: bool = False
+
+
+def judge(rollout: Rollout, guard_error: str | None = None) -> Judgement:
+    """Judge the candidate from its plan and evidence alone.
+
+    Missing data never pass: no labels, fewer than the plan asks for, events that nobody counted, or
+    a skewed share of events or labels are INCONCLUSIVE, whatever the losses say.
+
+    Args:
+        rollout: What has been seen so far.
+        guard_error: Why a guard cannot vouch for the canary (its server does not answer, say).
+    """
+    plan, evidence = rollout.plan, rollout.evidence
+    unsound = "no label yet" if evidence.n == 0 else unsound_counts(rollout)
+    if unsound is None and evidence.worse.rejects(plan.fail_risk):
+        return Judgement(Verdict.FAIL, _worse(rollout))
+    if guard_error is not None:
+        return Judgement(Verdict.ERROR, f"guard: {guard_error}")
+    if unsound is not None:
+        return Judgement(Verdict.INCONCLUSIVE, unsound)
+    safe = evidence.safe.rejects(plan.step_risk)
+    if rollout.step_labels < plan.least_labels:
+        few = f"{rollout.step_labels} of {plan.least_labels} labels at this step; {_gain(rollout)}"
+        return Judgement(Verdict.INCONCLUSIVE, few, safe)
+    numbers = f"{_gain(rollout)}, {_bound(evidence.better, plan.risk)}"
+    if evidence.better.rejects(plan.risk):
+        more = f"; a gain above {plan.least_gain:g} is shown" if plan.least_gain else ""
+        return Judgement(Verdict.PASS, f"candidate {numbers}{more}", safe)
+    return Judgement(Verdict.INCONCLUSIVE, f"undecided: {numbers}", safe)
+
+
+def unsound_counts(rollout: Rollout) -> str | None:
+    """Return why the counts of events and labels by arm cannot be trusted, or None."""
+    assigned, labelled, risk = rollout.assigned, rollout.labelled, rollout.plan.skew_risk
+    scored = {cell.weight_pct: cell.events for cell in assigned.cells}
+    for cell in labelled.cells:
+        known = scored.get(cell.weight_pct, 0)
+        if cell.weight_pct > 0 and cell.events > known:
+            return (
+                f"{cell.events} labels for {known} counted events at {cell.weight_pct} %: "
+                "the assignment of the others is unknown"
+            )
+    skew = assigned.skew(risk)
+    if skew is not None:
+        return f"skewed assignment: of the events {skew}"
+    skew = labelled.skew(risk)
+    return None if skew is None else f"skewed label arrival: of the labels {skew}"
+
+
+def harm_bound(rollout: Rollout) -> str:
+    """Return the evidence that a harm beyond the tolerance is excluded, in numbers."""
+    plan = rollout.plan
+    return (
+        f"harm of {plan.acceptable_harm:g} excluded: {_gain(rollout)}, "
+        f"{_bound(rollout.evidence.safe, plan.step_risk)}"
+    )
+
+
+def regret_shown(rollout: Rollout) -> str | None:
+    """Return the numbers that show the old champion to be the better one, or None."""
+    plan, regret = rollout.plan, rollout.regret
+    if not regret.rejects(plan.fail_risk):
+        return None
+    return (
+        f"the old champion {rollout.stable} is better, shown by {regret.n} labels since the "
+        f"promotion, {_bound(regret, plan.fail_risk)}"
+    )
+
+
+def _gain(rollout: Rollout) -> str:
+    evidence = rollout.evidence
+    word = "better" if evidence.gain >= 0 else "worse"
+    return (
+        f"{word} by {abs(evidence.gain):.3g} after {evidence.n} labels "
+        f"(loss {evidence.loss_stable / evidence.n:.3g} to "
+        f"{evidence.loss_candidate / evidence.n:.3g})"
+    )
+
+
+def _worse(rollout: Rollout) -> str:
+    plan, worse = rollout.plan, rollout.evidence.worse
+    return (
+        f"candidate {_gain(rollout)}, {_bound(worse, plan.fail_risk)}; "
+        f"a harm above {plan.acceptable_harm:g} is shown"
+    )
+
+
+def _bound(test: BettingTest, risk: float) -> str:
+    sign = ">=" if test.rejects(risk) else "<"
+    return f"e={_short(test.log_e())} {sign} 1/{risk:.3g}"
+
+
+def _short(log_e: float) -> str:
+    return f"{math.exp(log_e):.3g}" if abs(log_e) < 30 else f"10^{log_e / math.log(10):.0f}"

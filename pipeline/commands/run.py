@@ -1,0 +1,64 @@
+"""``metadrift run``: the daemon."""
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.common import CONFIG, fail, settings_from
+
+EXIT_NO_CHAMPION = 4
+EXIT_SOURCE = 5
+EXIT_TAKEN_OVER = 6
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("run", help=HELP)(run)
+
+
+HELP = """Keep the model right: read events and labels, watch, adapt, roll out.
+
+Runs until SIGTERM or SIGINT, then drains within 5 seconds.
+
+Example: metadrift run -c metadrift.yaml
+
+Exit codes: 0 stopped, 2 configuration, 4 no champion, 5 topics, 6 another process took over,
+70 the poll loop hung.
+"""
+
+
+def run(
+    config: CONFIG = Path("metadrift.yaml"),
+    accept_lost: Annotated[
+        bool,
+        typer.Option(help="Go on where the broker begins when it lost the next record."),
+    ] = False,
+) -> None:
+    """Own the model and work until told to stop."""
+    settings = settings_from(config)
+    import torch
+
+    from pipeline.daemon import Daemon, NoChampionError
+    from pipeline.kafka_sink import FencedError
+    from pipeline.kafka_source import SourceError
+    from pipeline.logs import set_up_logs
+    from pipeline.state_file import NotOwnerError, StateError
+
+    torch.set_num_threads(1)
+    set_up_logs(settings.log)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        Daemon(settings, stop).run(accept_lost=accept_lost)
+    except NoChampionError as error:
+        fail(str(error), EXIT_NO_CHAMPION)
+    except SourceError as error:
+        fail(str(error), EXIT_SOURCE)
+    except (NotOwnerError, FencedError) as error:
+        fail(str(error), EXIT_TAKEN_OVER)
+    except StateError as error:
+        fail(str(error), 2)

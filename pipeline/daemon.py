@@ -1,0 +1,310 @@
+"""The shell around the engine: read, decide, publish, commit, act, in this order.
+
+    1. note what is about to be folded (``intent``)
+    2. fold it: the engine decides
+    3. publish predictions and dead letters, and wait for the broker
+    4. commit state, journal entry, next offsets and outbox: one SQLite transaction
+    5. carry out the outbox: decisions to their topic, everything else to the registry's process
+
+A crash before 3 loses nothing: the same records are read again. Between 3 and 4 the intent makes
+the restart fold the same step, so what is published twice has the same bytes (``at_least_once``)
+or is not published twice (``exactly_once``: the offsets in Kafka's transaction tell). After 4 the
+outbox repeats what was not confirmed, under the same keys.
+"""
+
+import gc
+import os
+import threading
+import time
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from pipeline import arrivals
+from pipeline.adaptation_worker import AdaptationWorker
+from pipeline.crash_points import crash_point
+from pipeline.engine_state import EngineState
+from pipeline.fold import Fold, shelf_of, state_path
+from pipeline.http_server import HttpServer, write_address
+from pipeline.journal import read_entry
+from pipeline.kafka_sink import KafkaSink, SinkError
+from pipeline.kafka_source import KafkaSource
+from pipeline.metrics import Metrics
+from pipeline.records import Outcome, Poll, Tick
+from pipeline.registry_outbox import RegistryOutbox
+from pipeline.registry_process import RegistryProcess
+from pipeline.settings import Settings
+from pipeline.state_file import StateFile, wall_s
+from pipeline.watchdog import Watchdog
+
+STAND_BY_S = 1.0
+HEARTBEAT_S = 2.0
+IDLE_BEFORE_TICK_S = 1.0
+LOOK_S = 1.0
+COMMIT_RETRY_S = 0.5
+
+
+class NoChampionError(Exception):
+    """There is no model to serve; says how to get one."""
+
+
+class Daemon:
+    """One model's long-running process.
+
+    Args:
+        settings: The configuration.
+        stop: Set to drain and end.
+    """
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self.settings, self._stop = settings, stop
+        self._log = structlog.get_logger("daemon").bind(model=settings.model.name)
+        self._file = StateFile(state_path(settings.state_dir), settings.model.name)
+        self._metrics = Metrics(settings.model.name)
+        self._ready = threading.Event()
+        self._looked_s = self._heard_s = self._last_records_s = 0.0
+
+    # ---------------------------------------------------------------- life
+
+    def run(self, *, accept_lost: bool = False) -> None:
+        """Own the model and work until told to stop.
+
+        Args:
+            accept_lost: Go on where the broker begins when it no longer holds the next record.
+
+        Raises:
+            NoChampionError: There is no model to serve.
+            SourceError: The topics cannot be read as the state demands.
+            NotOwnerError: Another process has taken over.
+        """
+        http = self._serve_http()
+        try:
+            if self._stand_by():
+                self._own(accept_lost=accept_lost)
+        finally:
+            http.close()
+            self._file.close()
+
+    def _stand_by(self) -> bool:
+        told = False
+        while not self._file.acquire(wall_s()):
+            if not told:
+                self._log.info("standing by: another process owns the model")
+                told = True
+            if self._stop.wait(STAND_BY_S):
+                return False
+        self._log.info("owner", owner_epoch=self._file.epoch)
+        return True
+
+    def _own(self, *, accept_lost: bool) -> None:
+        settings = self.settings
+        self._fold = Fold(settings, self._file, shelf_of(settings.state_dir), wall_s)
+        self._adopt_models()
+        self._name_changes()
+        self._worker = AdaptationWorker(settings.episode.timeout_s)
+        process = RegistryProcess(
+            tracking_uri(settings),
+            settings.state_dir / "mlflow-artifacts",
+            settings.model.name,
+            settings.registry.poll_s,
+        )
+        self._registry = RegistryOutbox(self._file, self._fold.shelf, process)
+        group = f"metadrift-{settings.model.name}"
+        exactly_once = settings.kafka.delivery == "exactly_once"
+        watchdog: Watchdog | None = None
+        try:
+            self._source = KafkaSource(
+                settings.kafka, group, self._positions(), accept_lost=accept_lost
+            )
+            self._sink = KafkaSink(settings.kafka, group if exactly_once else None)
+            self._finish_intent()
+            gc.collect()
+            gc.freeze()
+            gc.set_threshold(200_000, 50, 100)
+            watchdog = Watchdog(settings.kafka.watchdog_s, self._hung)
+            self._ready.set()
+            self._log.info("ready", position=self._fold.state.window.next)
+            while not self._stop.is_set():
+                watchdog.feed()
+                self._turn()
+            self._drain()
+        finally:
+            self._ready.clear()
+            if watchdog is not None:
+                watchdog.stop()
+            self._worker.close()
+            self._registry.close()
+            for name in ("_source", "_sink"):
+                client = getattr(self, name, None)
+                if client is not None:
+                    client.close()
+
+    def _positions(self) -> dict[tuple[str, int], int]:
+        found = {}
+        for name, offset in self._fold.state.core.positions.items():
+            topic, _, partition = name.rpartition("/")
+            found[topic, int(partition)] = offset
+        return found
+
+    def _adopt_models(self) -> None:
+        core = self._fold.state.core
+        found = arrivals.read(self.settings.state_dir)
+        if arrivals.new_to(core, found):
+            self._fold.step(replace(found, state_id=uuid.uuid4().hex[:8]))
+        if not core.versions:
+            raise NoChampionError(
+                f"there is no champion in {self.settings.state_dir}: make one with "
+                "`metadrift meta-train FILE --label COLUMN` or bring one with "
+                "`metadrift model import DIR`"
+            )
+
+    def _name_changes(self) -> None:
+        """Say which settings differ from those that the state was made with."""
+        before, now = self._file.meta().get("fingerprint"), self.settings.fingerprint()
+        if before is not None and before != now:
+            self._log.warning("configuration changed", before=before, now=now)
+        self._file.remember({"fingerprint": now})
+        for monitors in self._fold.state.monitors.values():
+            for name in monitors.lost:
+                self._log.warning("detector restarts in warm-up", monitor=name)
+
+    def _hung(self) -> None:
+        self._log.error("the poll loop hangs", limit_s=self.settings.kafka.watchdog_s)
+        os._exit(70)
+
+    # ---------------------------------------------------------------- the loop
+
+    def _turn(self) -> None:
+        poll = self._source.poll()
+        crash_point("after-poll")
+        if poll is not None:
+            self._step(poll)
+            self._last_records_s = time.monotonic()
+            self._source.advertise()
+        elif time.monotonic() - max(self._last_records_s, self._looked_s) > IDLE_BEFORE_TICK_S:
+            self._tick()
+        self._collect_bake_off()
+        for news in self._registry.turn(self._fold.state):
+            self._fold.step(news)
+        self._publish_decisions()
+        self._look()
+
+    def _step(self, poll: Poll) -> None:
+        began = time.perf_counter()
+        self._fold.step(poll, self._publish)
+        self._metrics.polls.inc()
+        self._metrics.step_seconds.observe(time.perf_counter() - began)
+
+    def _publish(self, outcome: Outcome, _: EngineState) -> None:
+        crash_point("after-intent")
+        positions = self._positions()
+        while True:
+            try:
+                self._sink.publish(
+                    outcome.predictions,
+                    outcome.dead_letters,
+                    positions,
+                    self._source.group_metadata(),
+                )
+                break
+            except SinkError as error:
+                self._log.warning("broker did not take predictions", error=str(error))
+                if self._stop.wait(COMMIT_RETRY_S):
+                    raise
+        crash_point("after-publish")
+
+    def _tick(self) -> None:
+        """Let time pass where somebody waits for it."""
+        self._looked_s = time.monotonic()
+        routes = self._fold.state.core.routes.values()
+        if any(r.episode or r.rollout or r.probation or r.waiting for r in routes):
+            self._fold.step(Tick(int(wall_s() * 1000)))
+
+    def _collect_bake_off(self) -> None:
+        answer = self._worker.collect()
+        if answer is not None:
+            done = self._fold.answer(answer)
+            crash_point("after-bake-off")
+            self._fold.step(done)
+        if self._worker.busy_with is None:
+            wanted = self._fold.request()
+            if wanted is not None:
+                self._worker.submit(*wanted)
+
+    def _publish_decisions(self) -> None:
+        queued = self._file.pending(("decision",))
+        if not queued:
+            return
+        for q in queued:
+            self._log.info(str(q.effect.payload["kind"]), reason=q.effect.payload["reason"])
+        crash_point("before-effect")
+        try:
+            self._sink.decide((q.effect.key, msgspec.json.encode(q.effect.payload)) for q in queued)
+        except SinkError as error:
+            self._log.warning("broker did not take decisions", error=str(error))
+            return
+        crash_point("after-effect")
+        self._file.done(queued)
+
+    def _look(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._heard_s < LOOK_S:
+            return
+        self._heard_s = now_s
+        self._file.heartbeat(wall_s())
+        self._metrics.observe(self._fold.state, self._file.outbox_depth(), not self._registry.away)
+
+    def _drain(self) -> None:
+        self._log.info("draining")
+        self._publish_decisions()
+        self._file.release()
+
+    def _finish_intent(self) -> None:
+        """Fold the step that had begun when the last owner died, just as it began."""
+        entry = self._file.intent()
+        if entry is None:
+            return
+        poll = read_entry(entry, self._source.read)
+        published = False
+        if self.settings.kafka.delivery == "exactly_once" and isinstance(poll, Poll):
+            committed = self._source.committed()
+            published = all(
+                committed.get((c.topic, c.partition), 0) > c.offsets[-1] for c in poll.chunks
+            )
+        self._log.info("finishing a begun step", already_published=published)
+        self._fold.step(poll, None if published else self._publish)
+
+    # ---------------------------------------------------------------- health
+
+    def _serve_http(self) -> HttpServer:
+        s = self.settings.http
+        server = HttpServer(
+            s.host,
+            s.port,
+            {
+                "/healthz": lambda: (200, "text/plain", b"ok\n"),
+                "/readyz": self._readiness,
+                "/metrics": lambda: (
+                    200,
+                    "text/plain; version=0.0.4; charset=utf-8",
+                    self._metrics.text(),
+                ),
+            },
+        )
+        write_address(Path(self.settings.state_dir) / "http.json", s.host, server.port)
+        return server
+
+    def _readiness(self) -> tuple[int, str, bytes]:
+        if self._ready.is_set():
+            return 200, "text/plain", b"ready\n"
+        return 503, "text/plain", b"not ready: starting or standing by\n"
+
+
+def tracking_uri(settings: Settings) -> str:
+    """Return where MLflow keeps its runs: the configured server, else a file beside the state."""
+    if settings.registry.tracking_uri:
+        return settings.registry.tracking_uri
+    return f"sqlite:///{(settings.state_dir / 'mlflow.db').resolve()}"

@@ -1,0 +1,401 @@
+"""An episode from its opening to its candidate: collect, bake off, gate.
+
+collecting --enough labels--> adapting --winner--> gate --PASS--> (rollout)
+^                             |                  |--inconclusive: wait for more labels
+|--recalled models lost-------|                  |--FAIL--> rejected
+|--frozen wins--> ended, the alarm was benign
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.bake_off import RecipeResult, choose
+from adapters.bake_off_codec import decode_results
+from adapters.model_file import lineage_key, model_digest
+from deploy.gate import GateResult, judge_holdout, least_holdout
+from deploy.rollout import Verdict
+from detectors.signals import Signal
+from pipeline.answers import answers_of
+from pipeline.core_state import Candidate, Episode, EpisodeKind, Request
+from pipeline.example_buffer import Example, rows_of
+from pipeline.example_split import digest_of, split_by_time
+from pipeline.label_values import loss_of
+from pipeline.recording import record_episode
+from pipeline.records import BakeOffDone
+from pipeline.rollouts import begin_rollout
+from pipeline.turn import Turn
+
+ZERO_STEP = ("frozen", "recalled")
+
+UNRESOLVED = ("rejected by the gate", "failed", "too few labels")
+"""Outcomes after which the signal is looked at again: it is acted on if it is still true."""
+
+
+def open_episode(turn: Turn, name: str, kind: EpisodeKind, signal: Signal) -> Episode:
+    """Open an episode on a route."""
+    core, route = turn.core, turn.route(name)
+    core.episodes += 1
+    episode = Episode(
+        number=core.episodes,
+        kind=kind,
+        signal=signal,
+        change_point=signal.change_point,
+        phase="collecting",
+        opened_ms=core.time_ms,
+        opened_label=core.labels,
+    )
+    route.episode = episode
+    turn.decide(
+        "episode-opened",
+        name,
+        f"episode {episode.number} ({kind}) opens on {signal.detector}: {signal.detail}",
+        episode=episode.number,
+        episode_kind=kind,
+        change_point=signal.change_point,
+    )
+    return episode
+
+
+def recut(turn: Turn, name: str, signal: Signal) -> bool:
+    """Move the cut of an episode that still collects labels; return whether there was one.
+
+    Labels from before the new change point would teach a candidate the world that has just ended.
+    """
+    episode = turn.route(name).episode
+    if episode is None or episode.kind != "drift" or episode.phase != "collecting":
+        return False
+    if signal.change_point <= episode.change_point:
+        return True
+    episode.change_point, episode.signal = signal.change_point, signal
+    episode.zero_step_tried = False
+    turn.decide(
+        "episode-recut",
+        name,
+        f"episode {episode.number} drops examples before {signal.change_point}: {signal.detail}",
+        episode=episode.number,
+        change_point=signal.change_point,
+    )
+    return True
+
+
+def advance_episode(turn: Turn, name: str) -> None:
+    """Move the episode of a route on, as far as its labels and the clock allow."""
+    episode = turn.route(name).episode
+    if episode is None:
+        return
+    if episode.phase == "collecting":
+        _collect(turn, name, episode)
+    elif episode.phase == "gate":
+        _gate(turn, name, episode)
+
+
+def end_episode(
+    turn: Turn, name: str, outcome: str, reason: str, gate: GateResult | None = None
+) -> None:
+    """Close the episode of a route with its outcome, and have it recorded."""
+    core, route = turn.core, turn.route(name)
+    episode = route.episode
+    if episode is None:
+        return
+    record_episode(turn, name, episode, outcome, reason, gate)
+    route.episode = None
+    if outcome != "candidate":
+        turn.state.monitors[name].recalibrate()
+    if outcome in UNRESOLVED and episode.kind == "drift" and route.waiting is None:
+        route.waiting = episode.signal
+    route.action_label, route.action_ms = core.labels, core.time_ms
+    turn.decide(
+        "episode-ended",
+        name,
+        reason,
+        episode=episode.number,
+        episode_kind=episode.kind,
+        outcome=outcome,
+        recipes=episode.recipes,
+        winner=episode.winner,
+        labels_used=core.labels - episode.opened_label,
+    )
+
+
+def overdue(turn: Turn, episode: Episode) -> bool:
+    """Whether the episode must decide with what it has."""
+    s = turn.settings.episode
+    labels = turn.core.labels - episode.opened_label
+    seconds = (turn.core.time_ms - episode.opened_ms) / 1000
+    return (s.deadline_labels is not None and labels >= s.deadline_labels) or (
+        s.deadline_s is not None and seconds >= s.deadline_s
+    )
+
+
+# ---------------------------------------------------------------- collecting
+
+
+def _collect(turn: Turn, name: str, episode: Episode) -> None:
+    if episode.kind == "announced":
+        _collect_announced(turn, name, episode)
+        return
+    s = turn.settings.episode
+    examples = turn.state.buffers[name].since(episode.change_point)
+    full = split_by_time(examples, support=s.support, query=s.query, holdout=s.holdout)
+    if full is not None:
+        _ask(turn, name, episode, full.support, full.query, full.holdout)
+        return
+    recalled = _earlier(turn, name)
+    if recalled and not episode.zero_step_tried:
+        early = split_by_time(examples, support=0, query=s.query, holdout=s.holdout)
+        if early is not None:
+            episode.zero_step_tried = True
+            _ask(turn, name, episode, (), early.query, early.holdout)
+            return
+    if overdue(turn, episode):
+        holdout = max(1, len(examples) // 3)
+        few = split_by_time(examples, support=s.least_support, query=0, holdout=holdout)
+        if few is None:
+            reason = (
+                f"episode {episode.number}: {len(examples)} labels since the change point by the "
+                f"deadline; support needs at least {s.least_support} beside a third for the gate"
+            )
+            end_episode(turn, name, "too few labels", reason)
+            return
+        _ask(turn, name, episode, few.support, few.query, few.holdout)
+
+
+def _collect_announced(turn: Turn, name: str, episode: Episode) -> None:
+    s, buffer = turn.settings.episode, turn.state.buffers[name]
+    found = [e for e in (buffer.find(i) for i in episode.example_ids) if e is not None]
+    if len(found) < len(episode.example_ids) and not overdue(turn, episode):
+        return
+    found.sort(key=lambda e: e.number)
+    holdout = max(1, round(len(found) * s.announced_holdout_share))
+    if len(found) - holdout < 1:
+        reason = (
+            f"episode {episode.number}: {len(found)} of {len(episode.example_ids)} examples came"
+        )
+        end_episode(turn, name, "too few labels", reason)
+        return
+    split = split_by_time(found, support=1, query=0, holdout=holdout)
+    if split is None:
+        reason = f"episode {episode.number}: all {len(found)} examples are of one group"
+        end_episode(turn, name, "too few labels", reason)
+        return
+    _ask(turn, name, episode, split.support, split.query, split.holdout)
+
+
+def _earlier(turn: Turn, name: str) -> list[int]:
+    if "recalled" not in turn.settings.episode.recipes:
+        return []
+    return turn.route(name).earlier[: turn.settings.episode.earlier_champions]
+
+
+def _ask(
+    turn: Turn,
+    name: str,
+    episode: Episode,
+    support: Sequence[int],
+    query: Sequence[int],
+    holdout: Sequence[int],
+) -> None:
+    """Hand a bake-off to the worker (by being in this phase: the shell looks at the state)."""
+    recipes = list(turn.settings.episode.recipes)
+    if not support:
+        recipes = [r for r in recipes if r in ZERO_STEP]
+    episode.requests += 1
+    episode.request = Request(
+        number=episode.requests,
+        recipes=recipes,
+        support=list(support),
+        query=list(query),
+        holdout=list(holdout),
+        zero_step=not support,
+    )
+    episode.phase = "adapting"
+    parts = {k: examples_of(turn, name, v) for k, v in _parts(episode.request).items()}
+    episode.splits = {k: (len(v), digest_of(v)) for k, v in parts.items()}
+    turn.decide(
+        "bake-off",
+        name,
+        f"episode {episode.number}: {len(support)} support, {len(query)} query, "
+        f"{len(holdout)} holdout labels for {', '.join(recipes)}",
+        episode=episode.number,
+        request=episode.requests,
+        digests={k: digest for k, (_, digest) in episode.splits.items()},
+        labels={k: [e.number for e in v] for k, v in parts.items()},
+    )
+
+
+def _parts(request: Request) -> dict[str, list[int]]:
+    return {"support": request.support, "query": request.query, "holdout": request.holdout}
+
+
+def examples_of(turn: Turn, name: str, numbers: Sequence[int]) -> list[Example]:
+    """Return the buffered examples of these label numbers, oldest first."""
+    wanted = set(numbers)
+    return [e for e in turn.state.buffers[name].all() if e.number in wanted]
+
+
+# ---------------------------------------------------------------- the worker's answer
+
+
+def bake_off_done(turn: Turn, done: BakeOffDone) -> None:
+    """Take the worker's answer; one that nobody waits for any more is counted and dropped."""
+    for name, route in turn.core.routes.items():
+        episode = route.episode
+        if (
+            episode is not None
+            and episode.number == done.episode
+            and episode.phase == "adapting"
+            and episode.request is not None
+            and episode.request.number == done.request
+        ):
+            _decide_winner(turn, name, episode, episode.request, done)
+            return
+    turn.core.count("stale_bake_offs")
+
+
+def _decide_winner(
+    turn: Turn, name: str, episode: Episode, request: Request, done: BakeOffDone
+) -> None:
+    episode.request = None
+    if done.error:
+        reason = f"episode {episode.number}: the bake-off failed: {done.error}"
+        end_episode(turn, name, "failed", reason)
+        return
+    results = decode_results(turn.results(done.digest))
+    winner = choose(results, recommended=turn.core.recommended or None)
+    episode.winner = winner
+    episode.recipes = [_for_record(turn, r) for r in results]
+    best = next(r for r in results if r.name == winner)
+    if winner == "frozen":
+        if request.zero_step:
+            episode.phase = "collecting"
+            return
+        reason = (
+            f"episode {episode.number}: frozen wins on {len(request.query)} query labels: "
+            + ", ".join(f"{r.name} {r.query_loss:.3f}" for r in results)
+        )
+        end_episode(turn, name, "frozen wins", reason)
+        return
+    digest = _digest_of(turn, best)
+    episode.candidate = Candidate(best.name, digest, list(request.holdout), done.digest)
+    episode.phase = "gate"
+    if request.zero_step:
+        gate, _ = _holdout_verdict(turn, name, episode.candidate)
+        if gate.verdict is not Verdict.PASS:
+            turn.decide(
+                "gate",
+                name,
+                f"episode {episode.number}: {best.name} at zero steps: {gate.reason}; "
+                "support is collected",
+                episode=episode.number,
+                recipe=best.name,
+                verdict=gate.verdict.value,
+                gate=_gate_facts(gate),
+            )
+            episode.candidate, episode.phase = None, "collecting"
+            return
+    _gate(turn, name, episode)
+
+
+def _digest_of(turn: Turn, result: RecipeResult) -> str:
+    if result.model is not None:
+        return model_digest(result.model)
+    return turn.version_named(result.name.removeprefix("recalled:")).digest
+
+
+def _for_record(turn: Turn, result: RecipeResult) -> dict[str, object]:
+    def mean(losses: NDArray[np.float64]) -> float | None:
+        return float(losses.mean()) if losses.size else None
+
+    judged = result.holdout_losses if result.holdout_losses.size else result.query_losses
+    classes = turn.settings.model.task_type == "classification"
+    return {
+        "name": result.name,
+        "zero_step": result.zero_step,
+        "outcome": result.outcome,
+        "message": result.message,
+        "query_loss": mean(result.query_losses),
+        "holdout_loss": mean(result.holdout_losses),
+        "accuracy": float(1.0 - judged.mean()) if classes and judged.size else None,
+        "seconds": result.seconds,
+        "curve": [[int(step), float(loss)] for step, loss in result.curve],
+        "params": {} if result.model is None else {"digest": model_digest(result.model)},
+    }
+
+
+# ---------------------------------------------------------------- the gate
+
+
+def _holdout_verdict(turn: Turn, name: str, candidate: Candidate) -> tuple[GateResult, list[float]]:
+    """Judge a candidate on examples that neither model was trained on.
+
+    Returns:
+        The verdict, and the candidate's losses.
+    """
+    champion, model = turn.champion(name), turn.models(candidate.digest)
+    seen = np.union1d(champion.trained_on, model.trained_on)
+    examples = [
+        e
+        for e in examples_of(turn, name, candidate.holdout)
+        if np.uint64(lineage_key(e.group or e.id)) not in seen
+    ]
+    losses = [np.empty(0), np.empty(0)]
+    if examples:
+        rows = rows_of(examples)
+        losses = [
+            np.array(
+                [
+                    loss_of(turn, champion.loss_scale, float(a), e.label)
+                    for a, e in zip(answers_of(turn, m, m.predict(rows)), examples, strict=True)
+                ]
+            )
+            for m in (champion, model)
+        ]
+    gate = turn.settings.gate
+    n_min = least_holdout(gate.target_from, gate.target_to, gate.risk, gate.power)
+    verdict = judge_holdout(losses[0], losses[1], n_min=n_min, risk=gate.risk)
+    return verdict, losses[1].tolist()
+
+
+def _gate_facts(gate: GateResult) -> dict[str, object]:
+    return {
+        "n": gate.n,
+        "n_min": gate.n_min,
+        "champion_loss": gate.champion_mean,
+        "candidate_loss": gate.candidate_mean,
+        "p_value": gate.p_value,
+        "may_enter_canary": gate.may_enter_canary,
+    }
+
+
+def _gate(turn: Turn, name: str, episode: Episode) -> None:
+    candidate = episode.candidate
+    if candidate is None:
+        return
+    if episode.kind != "announced":
+        newer = turn.state.buffers[name].since(episode.change_point)
+        last = max(candidate.holdout)
+        candidate.holdout += [e.number for e in newer if e.number > last]
+    gate, losses = _holdout_verdict(turn, name, candidate)
+    late = episode.kind == "announced" or overdue(turn, episode)
+    if gate.verdict is Verdict.INCONCLUSIVE and not late:
+        return
+    enters = gate.verdict is Verdict.PASS or (
+        gate.verdict is Verdict.INCONCLUSIVE and gate.may_enter_canary
+    )
+    turn.decide(
+        "gate",
+        name,
+        f"episode {episode.number}: {candidate.recipe}: {gate.reason}",
+        episode=episode.number,
+        recipe=candidate.recipe,
+        verdict=gate.verdict.value,
+        enters_canary=enters,
+        gate=_gate_facts(gate),
+    )
+    if not enters:
+        end_episode(turn, name, "rejected by the gate", gate.reason, gate)
+        return
+    end_episode(turn, name, "candidate", gate.reason, gate)
+    begin_rollout(turn, name, episode, candidate, gate, losses)

@@ -1,0 +1,98 @@
+"""One step with its commit: what the live daemon, replay and the recovery of a crash share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from adapters.bake_off_codec import decode_results
+from pipeline.adaptation_worker import Answer
+from pipeline.bake_off_request import build_request, wanted
+from pipeline.engine import Engine
+from pipeline.engine_state import EngineState, load_state
+from pipeline.journal import ReadRanges, read_entry, write_entry
+from pipeline.model_shelf import ModelShelf
+from pipeline.records import BakeOffDone, Input, Outcome
+from pipeline.settings import Settings
+from pipeline.state_file import StateFile
+
+Publish = Callable[[Outcome, EngineState], None]
+"""Hands a step's messages out before the step is committed; raises when it cannot."""
+
+
+class Fold:
+    """The state in memory, the file that holds it, and the engine between them.
+
+    Args:
+        settings: The configuration.
+        file: Owned by this process.
+        shelf: Where models and bake-off results lie.
+        wall_s: The host's clock, seconds since the epoch.
+    """
+
+    def __init__(
+        self, settings: Settings, file: StateFile, shelf: ModelShelf, wall_s: Callable[[], float]
+    ) -> None:
+        self.settings, self.file, self.shelf, self._wall_s = settings, file, shelf, wall_s
+        self.engine = Engine(settings, shelf.model, shelf.result)
+        self.state = load_state(settings, file)
+
+    def step(self, happened: Input, publish: Publish | None = None) -> Outcome:
+        """Take one input: decide, publish, commit.
+
+        Raises:
+            NotOwnerError: Another process owns the model now; nothing was committed.
+        """
+        entry = write_entry(happened)
+        if publish is not None:
+            self.file.intend(entry)
+        outcome = self.engine.step(self.state, happened)
+        if publish is not None:
+            publish(outcome, self.state)
+        self.file.commit(entry, self.state.changes(outcome), self._wall_s())
+        return outcome
+
+    def request(self) -> tuple[tuple[int, int], bytes] | None:
+        """Return the bake-off that the state asks for, with its key, if any."""
+        episode = wanted(self.state)
+        if episode is None or episode.request is None:
+            return None
+        route = next(n for n, r in self.state.core.routes.items() if r.episode is episode)
+        request = build_request(self.settings, self.state, self.shelf, route)
+        return (episode.number, episode.request.number), request
+
+    def answer(self, answer: Answer) -> BakeOffDone:
+        """Put a worker's answer on the shelf and return it as an input."""
+        episode, request = answer.key
+        if answer.error:
+            return BakeOffDone(episode, request, "", answer.error)
+        for result in decode_results(answer.result):
+            if result.model is not None:
+                self.shelf.put_model(result.model)
+        return BakeOffDone(episode, request, self.shelf.put_result(answer.result))
+
+
+def refold(
+    settings: Settings, journal: StateFile, target: StateFile, shelf: ModelShelf, read: ReadRanges
+) -> EngineState:
+    """Fold a journal anew into another state file; return the state it leads to.
+
+    Args:
+        settings: As the journal was made with.
+        journal: Read.
+        target: Written, owned by this process.
+        shelf: Of the journal's daemon.
+        read: Returns the records of offset ranges again.
+    """
+    fold = Fold(settings, target, shelf, lambda: 0.0)
+    for entry in journal.journal():
+        fold.step(read_entry(entry, read))
+    return fold.state
+
+
+def shelf_of(state_dir: Path) -> ModelShelf:
+    """Return the shelf in a state folder."""
+    return ModelShelf(state_dir / "shelf")
+
+
+def state_path(state_dir: Path) -> Path:
+    """Return where a state folder keeps its state file."""
+    return state_dir / "state.sqlite"

@@ -1,0 +1,298 @@
+"""Events that were scored, waiting for their labels: features and answers as they were then.
+
+Rows live in blocks of 256 consecutive positions (a position counts the scored events of a model),
+so a label finds its row by arithmetic, the collector has few objects to walk, and the oldest go a
+block at a time. Within the window a repeated id is recognised; an event that leaves it without a
+label is counted as evicted.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.feature_schema import Rows
+
+BLOCK = 256
+NO_MODEL = -1
+
+STABLE, CANDIDATE, FORMER = 0, 1, 2
+"""The arms: the champion; a rollout's candidate; the champion before, during probation."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredRows:
+    """n consecutive scored events.
+
+    Attributes:
+        start: Position of the first.
+        ids: Event ids.
+        groups: Group per row, or None.
+        times_ms: Record timestamps, (n,).
+        rows: Raw features.
+        versions: Version number that scored each arm, (n, 3) int32; -1 where none did.
+        answers: Class number or value per arm, (n, 3) float64; NaN where none.
+        served: Arm whose answer was served, (n,) uint8.
+        weights: Percent of answers that were the candidate's when each was scored, (n,) uint8.
+    """
+
+    start: int
+    ids: list[str]
+    groups: list[str | None]
+    times_ms: NDArray[np.int64]
+    rows: Rows
+    versions: NDArray[np.int32]
+    answers: NDArray[np.float64]
+    served: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def part(self, low: int, high: int) -> "ScoredRows":
+        """Return rows ``low`` to ``high`` (exclusive), counted from 0."""
+        return ScoredRows(
+            self.start + low,
+            self.ids[low:high],
+            self.groups[low:high],
+            self.times_ms[low:high],
+            self.rows.take(np.arange(low, high)),
+            self.versions[low:high],
+            self.answers[low:high],
+            self.served[low:high],
+            self.weights[low:high],
+        )
+
+    def pack(self) -> bytes:
+        """Return the rows as bytes, for the state file."""
+        return msgspec.msgpack.encode(
+            (
+                self.start,
+                self.ids,
+                self.groups if any(g is not None for g in self.groups) else None,
+                np.ascontiguousarray(self.times_ms).tobytes(),
+                self.rows.numbers.shape[1],
+                np.ascontiguousarray(self.rows.numbers).tobytes(),
+                self.rows.categories,
+                np.ascontiguousarray(self.versions).tobytes(),
+                np.ascontiguousarray(self.answers).tobytes(),
+                np.ascontiguousarray(self.served).tobytes(),
+                np.ascontiguousarray(self.weights).tobytes(),
+            )
+        )
+
+    @classmethod
+    def unpack(cls, packed: bytes) -> "ScoredRows":
+        """Read what ``pack`` wrote."""
+        (
+            start,
+            ids,
+            groups,
+            times,
+            width,
+            numbers,
+            categories,
+            versions,
+            answers,
+            served,
+            weights,
+        ) = msgspec.msgpack.decode(packed)
+        n = len(ids)
+        return cls(
+            start,
+            ids,
+            groups if groups is not None else [None] * n,
+            np.frombuffer(times, np.int64),
+            Rows(
+                np.frombuffer(numbers, np.float64).reshape(n, width),
+                tuple(tuple(c) for c in categories),
+            ),
+            np.frombuffer(versions, np.int32).reshape(n, 3),
+            np.frombuffer(answers, np.float64).reshape(n, 3),
+            np.frombuffer(served, np.uint8),
+            np.frombuffer(weights, np.uint8),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """One label with the event it belongs to, as that event was at prediction time."""
+
+    position: int
+    id: str
+    group: str | None
+    label: float
+    versions: tuple[int, int, int]
+    answers: tuple[float, float, float]
+    served: int
+    weight_pct: int
+
+
+class JoinWindow:
+    """The last ``capacity`` scored events, and which of them have their label.
+
+    Args:
+        capacity: Most events kept; at least 1,000.
+        early_capacity: Most labels kept that came before their event.
+    """
+
+    def __init__(self, capacity: int, early_capacity: int) -> None:
+        self.capacity, self.early_capacity = capacity, early_capacity
+        self.first = self.next = 0
+        self.evicted = self.orphans = 0
+        self.early: OrderedDict[str, float] = OrderedDict()
+        self._index: dict[str, int] = {}
+        self._labels: dict[int, float] = {}
+        self._blocks: dict[int, list[ScoredRows]] = {}
+        self.added: list[ScoredRows] = []
+        self.labelled: list[tuple[int, float]] = []
+        self.early_added: dict[str, float] = {}
+        self.early_removed: set[str] = set()
+
+    def __len__(self) -> int:
+        return self.next - self.first
+
+    def position_of(self, event_id: str) -> int | None:
+        """Return where the event stands, or None when it is unknown or gone."""
+        return self._index.get(event_id)
+
+    def label_at(self, position: int) -> float | None:
+        """Return the first label that joined the event, or None."""
+        return self._labels.get(position)
+
+    def append(self, scored: ScoredRows) -> None:
+        """Add rows at ``next``; the oldest blocks leave when there are too many."""
+        self.added.append(scored)
+        self.restore(scored)
+        while self.next - self.first > self.capacity:
+            self._evict_block()
+
+    def restore(self, scored: ScoredRows) -> None:
+        """Add rows without recording a change (at load)."""
+        if not self._blocks:
+            self.first = self.next = scored.start
+        index, start, n = self._index, scored.start, len(scored)
+        low = 0
+        while low < n:
+            block = (start + low) // BLOCK
+            high = min(n, (block + 1) * BLOCK - start)
+            part = scored if (low, high) == (0, n) else scored.part(low, high)
+            parts = self._blocks.setdefault(block, [])
+            parts.append(part)
+            if len(parts) > 1 and (start + high) % BLOCK == 0:
+                self._blocks[block] = [_merged(parts)]
+            low = high
+        for position, event_id in enumerate(scored.ids, start):
+            index[event_id] = position
+        self.next = start + n
+
+    def expire(self, before_ms: int) -> None:
+        """Drop the oldest blocks whose newest row is older than ``before_ms`` of engine time."""
+        while self._blocks:
+            oldest = self._blocks[self.first // BLOCK]
+            if oldest[-1].times_ms.max() >= before_ms or self.first // BLOCK == self.next // BLOCK:
+                return
+            self._evict_block()
+
+    def _evict_block(self) -> None:
+        number = self.first // BLOCK
+        for part in self._blocks.pop(number):
+            for position, event_id in enumerate(part.ids, part.start):
+                if self._index.get(event_id) == position:
+                    del self._index[event_id]
+                if self._labels.pop(position, None) is None:
+                    self.evicted += 1
+        self.first = min((number + 1) * BLOCK, self.next)
+
+    def _find(self, position: int) -> tuple[ScoredRows, int]:
+        for part in self._blocks[position // BLOCK]:
+            if position < part.start + len(part):
+                return part, position - part.start
+        raise KeyError(position)
+
+    def row(self, position: int) -> tuple[Rows, int]:
+        """Return the rows that hold ``position`` and the index within them."""
+        part, i = self._find(position)
+        return part.rows, i
+
+    def join(self, position: int, label: float) -> Joined:
+        """Record the first label of the event at ``position`` and return both together."""
+        part, i = self._find(position)
+        self._labels[position] = label
+        self.labelled.append((position, label))
+        v, a = part.versions[i], part.answers[i]
+        return Joined(
+            position,
+            part.ids[i],
+            part.groups[i],
+            label,
+            (int(v[0]), int(v[1]), int(v[2])),
+            (float(a[0]), float(a[1]), float(a[2])),
+            int(part.served[i]),
+            int(part.weights[i]),
+        )
+
+    def restore_label(self, position: int, label: float) -> None:
+        """Record a label without recording a change (at load)."""
+        self._labels[position] = label
+
+    def hold_early(self, event_id: str, label: float) -> None:
+        """Keep a label whose event has not come; the oldest becomes an orphan when full."""
+        self.early[event_id] = label
+        self.early_added[event_id] = label
+        self.early_removed.discard(event_id)
+        if len(self.early) > self.early_capacity:
+            gone, _ = self.early.popitem(last=False)
+            self._forget_early(gone)
+            self.orphans += 1
+
+    def take_early(self, event_id: str) -> float | None:
+        """Return and forget the label that came before its event."""
+        label = self.early.pop(event_id, None)
+        if label is not None:
+            self._forget_early(event_id)
+        return label
+
+    def _forget_early(self, event_id: str) -> None:
+        if self.early_added.pop(event_id, None) is None:
+            self.early_removed.add(event_id)
+
+    def since(self, position: int) -> Iterator[ScoredRows]:
+        """Yield the rows at ``position`` and later, oldest first."""
+        for number in range(max(position, self.first) // BLOCK, self.next // BLOCK + 1):
+            for part in self._blocks.get(number, ()):
+                low = max(0, position - part.start)
+                if low < len(part):
+                    yield part.part(low, len(part)) if low else part
+
+    def position_at(self, time_ms: int) -> int:
+        """Return the position of the first event stamped at or after ``time_ms``."""
+        for number in sorted(self._blocks):
+            for part in self._blocks[number]:
+                hits = np.nonzero(part.times_ms >= time_ms)[0]
+                if hits.size:
+                    return part.start + int(hits[0])
+        return self.next
+
+    def clear_changes(self) -> None:
+        """Forget what changed: it has been written."""
+        self.added, self.labelled = [], []
+        self.early_added, self.early_removed = {}, set()
+
+
+def _merged(parts: Sequence[ScoredRows]) -> ScoredRows:
+    """Return consecutive runs as one."""
+    return ScoredRows(
+        parts[0].start,
+        [i for p in parts for i in p.ids],
+        [g for p in parts for g in p.groups],
+        np.concatenate([p.times_ms for p in parts]),
+        Rows.concat([p.rows for p in parts]),
+        np.concatenate([p.versions for p in parts]),
+        np.concatenate([p.answers for p in parts]),
+        np.concatenate([p.served for p in parts]),
+        np.concatenate([p.weights for p in parts]),
+    )

@@ -1,0 +1,268 @@
+"""Reads events, labels and control from Kafka: every partition, by explicit offset, raw bytes.
+
+The process that owns a model reads all partitions itself (``assign``), starting where the state
+file says. Kafka's committed offset is written now and then for lag tools and never read back,
+except in ``exactly_once``, where it tells whether the last transaction came through.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError, OffsetOutOfRangeError
+from kafka.structs import OffsetAndMetadata
+
+from pipeline.records import Chunk, Poll, Stream
+
+if TYPE_CHECKING:
+    from pipeline.settings import KafkaSettings
+
+Positions = dict[tuple[str, int], int]
+"""(topic, partition) -> next offset."""
+
+LOOK_FOR_PARTITIONS_S = 30.0
+COMMIT_EVERY_S = 5.0
+_CALL_MS = 15_000
+
+
+class SourceError(Exception):
+    """The topics cannot be read as the state demands; says what to do."""
+
+
+def connection(kafka: "KafkaSettings") -> dict[str, Any]:
+    """Return the client settings that every connection to the broker shares."""
+    secret = kafka.sasl_password
+    return {
+        "bootstrap_servers": kafka.bootstrap_servers.split(","),
+        "security_protocol": kafka.security_protocol,
+        "sasl_mechanism": kafka.sasl_mechanism,
+        "sasl_plain_username": kafka.sasl_username,
+        "sasl_plain_password": secret.get_secret_value() if secret else None,
+        "ssl_cafile": str(kafka.ssl_cafile) if kafka.ssl_cafile else None,
+        "request_timeout_ms": kafka.request_timeout_ms,
+        "allow_auto_create_topics": False,
+    }
+
+
+class KafkaSource:
+    """An assigned consumer over the three input topics.
+
+    Args:
+        kafka: The broker and the topics.
+        group: Consumer group, for lag tools and transactions; ``metadrift-<model>``.
+        positions: Where to go on; partitions not named here start at their first record.
+        accept_lost: Go on at the nearest record where the broker no longer holds the next one.
+        accept_lost: Go on at the nearest record where the broker no longer holds the next one.
+
+    Raises:
+        SourceError: A topic does not exist, or the broker does not answer.
+    """
+
+    def __init__(
+        self,
+        kafka: "KafkaSettings",
+        group: str,
+        positions: Mapping[tuple[str, int], int],
+        *,
+        accept_lost: bool = False,
+    ) -> None:
+        topics = kafka.topics
+        self._streams: dict[str, Stream] = {
+            topics.events: "events",
+            topics.labels: "labels",
+            topics.control: "control",
+        }
+        self._settings = kafka
+        self._known: Positions = dict(positions)
+        self._looked_s = self._committed_s = time.monotonic()
+        try:
+            self._consumer = KafkaConsumer(
+                **connection(kafka),
+                client_id=group,
+                group_id=group,
+                enable_auto_commit=False,
+                auto_offset_reset="none",
+                isolation_level="read_committed",
+                fetch_max_wait_ms=min(kafka.poll_timeout_ms, 100),
+                max_partition_fetch_bytes=4 * 1024 * 1024,
+            )
+        except KafkaError as error:
+            raise SourceError(
+                f"kafka.bootstrap_servers: no broker answers at {kafka.bootstrap_servers} "
+                f"({error}): start it or correct the address"
+            ) from error
+        self._assigned: list[Any] = []
+        if accept_lost:
+            self._accept_lost()
+        self._assign()
+
+    def _partitions(self) -> list[Any]:
+        found = []
+        for topic in self._streams:
+            numbers = self._consumer.partitions_for_topic(topic)
+            if not numbers:
+                raise SourceError(
+                    f"topic '{topic}' does not exist: make the topics with "
+                    "`metadrift init --topics -c CONFIG`"
+                )
+            found += [TopicPartition(topic, n) for n in sorted(numbers)]
+        return found
+
+    def _assign(self) -> None:
+        wanted = self._partitions()
+        if wanted == self._assigned:
+            return
+        self._consumer.assign(wanted)
+        new = [tp for tp in wanted if (tp.topic, tp.partition) not in self._known]
+        firsts = self._consumer.beginning_offsets(new, timeout_ms=_CALL_MS) if new else {}
+        for tp in new:
+            self._known[tp.topic, tp.partition] = int(firsts[tp])
+        self._check_not_lost(wanted)
+        for tp in wanted:
+            self._consumer.seek(tp, self._known[tp.topic, tp.partition])
+        self._assigned = wanted
+
+    def _check_not_lost(self, partitions: Iterable[Any]) -> None:
+        partitions = list(partitions)
+        firsts = self._consumer.beginning_offsets(partitions, timeout_ms=_CALL_MS)
+        ends = self._consumer.end_offsets(partitions, timeout_ms=_CALL_MS)
+        for tp in partitions:
+            next_offset = self._known[tp.topic, tp.partition]
+            if not int(firsts[tp]) <= next_offset <= int(ends[tp]):
+                raise SourceError(
+                    f"{tp.topic}[{tp.partition}]: the state goes on at offset {next_offset}, the "
+                    f"broker holds {firsts[tp]} to {ends[tp]}: records were lost (retention, or "
+                    "another cluster). Point kafka.bootstrap_servers at the right cluster, or "
+                    "accept the gap with `metadrift run --accept-lost`"
+                )
+
+    def _accept_lost(self) -> None:
+        tps = [TopicPartition(t, p) for t, p in self._known]
+        firsts = self._consumer.beginning_offsets(tps, timeout_ms=_CALL_MS)
+        ends = self._consumer.end_offsets(tps, timeout_ms=_CALL_MS)
+        for tp in tps:
+            at = self._known[tp.topic, tp.partition]
+            self._known[tp.topic, tp.partition] = min(max(at, int(firsts[tp])), int(ends[tp]))
+
+    def poll(self) -> Poll | None:
+        """Return the next records, or None when none came within the poll timeout.
+
+        Raises:
+            SourceError: The broker no longer holds the next record.
+        """
+        now_s = time.monotonic()
+        if now_s - self._looked_s > LOOK_FOR_PARTITIONS_S:
+            self._looked_s = now_s
+            self._assign()
+        try:
+            found = self._consumer.poll(
+                timeout_ms=self._settings.poll_timeout_ms,
+                max_records=self._settings.max_poll_records,
+            )
+        except OffsetOutOfRangeError:
+            self._check_not_lost(self._assigned)
+            raise
+        if not found:
+            return None
+        host_ms = int(time.time() * 1000)
+        chunks = [self._chunk(tp, records, host_ms) for tp, records in found.items()]
+        chunks.sort(key=lambda c: (c.stream, c.topic, c.partition))
+        for chunk in chunks:
+            self._known[chunk.topic, chunk.partition] = chunk.offsets[-1] + 1
+        return Poll(tuple(chunks), host_ms)
+
+    def _chunk(self, tp: Any, records: list[Any], host_ms: int) -> Chunk:
+        return Chunk(
+            self._streams[tp.topic],
+            tp.topic,
+            tp.partition,
+            [r.offset for r in records],
+            [r.timestamp if r.timestamp >= 0 else host_ms for r in records],
+            [r.value for r in records],
+        )
+
+    def read(
+        self, ranges: Iterable[tuple[str, str, int, int, int]], host_ms: int, timeout_s: float = 30
+    ) -> Poll:
+        """Return exactly these records (stream, topic, partition, first, last offset) again.
+
+        Leaves the reading position behind them.
+
+        Raises:
+            SourceError: The broker no longer holds them, or does not answer in time.
+        """
+        wanted = [(TopicPartition(t, p), first, last) for _, t, p, first, last in ranges]
+        got: dict[Any, list[Any]] = {tp: [] for tp, _, _ in wanted}
+        self._consumer.assign([tp for tp, _, _ in wanted])
+        for tp, first, _ in wanted:
+            self._consumer.seek(tp, first)
+        open_ = {tp: last for tp, _, last in wanted}
+        deadline = time.monotonic() + timeout_s
+        while open_:
+            if time.monotonic() > deadline:
+                raise SourceError(f"the broker did not return {sorted(open_)} within {timeout_s} s")
+            for tp, records in self._consumer.poll(timeout_ms=200, max_records=5000).items():
+                if tp not in open_:
+                    continue
+                got[tp] += [r for r in records if r.offset <= open_[tp]]
+                if records[-1].offset >= open_[tp]:
+                    del open_[tp]
+                    self._consumer.pause(tp)
+        for tp, _, last in wanted:
+            self._known[tp.topic, tp.partition] = last + 1
+        self._assigned = []
+        self._assign()
+        self._consumer.resume(*self._assigned)
+        return Poll(
+            tuple(self._chunk(tp, got[tp], host_ms) for tp, _, _ in wanted if got[tp]), host_ms
+        )
+
+    def positions(self) -> Positions:
+        """Return the next offset of every partition."""
+        return dict(self._known)
+
+    def group_metadata(self) -> Any:
+        """Return what a transaction needs to commit offsets for this group."""
+        return self._consumer.group_metadata()
+
+    def committed(self) -> Positions:
+        """Return the offsets committed at Kafka."""
+        found: Positions = {}
+        for tp in self._assigned:
+            offset = self._consumer.committed(tp, timeout_ms=_CALL_MS)
+            if offset is not None:
+                found[tp.topic, tp.partition] = int(offset)
+        return found
+
+    def advertise(self) -> bool:
+        """Commit the positions at Kafka, for lag tools, at most every few seconds.
+
+        Returns:
+            False when the broker did not take them; they are advisory, so nothing is lost.
+        """
+        if time.monotonic() - self._committed_s < COMMIT_EVERY_S:
+            return True
+        self._committed_s = time.monotonic()
+        try:
+            self._consumer.commit(offsets_to_commit(self._known), timeout_ms=2000)
+        except KafkaError:
+            return False
+        return True
+
+    def lag(self) -> dict[str, int]:
+        """Return records not yet read, by topic."""
+        ends = self._consumer.end_offsets(self._assigned, timeout_ms=_CALL_MS)
+        lag: dict[str, int] = dict.fromkeys(self._streams, 0)
+        for tp in self._assigned:
+            lag[tp.topic] += max(0, int(ends[tp]) - self._known[tp.topic, tp.partition])
+        return lag
+
+    def close(self) -> None:
+        """Leave the broker."""
+        self._consumer.close(autocommit=False, timeout_ms=2000)
+
+
+def offsets_to_commit(positions: Mapping[tuple[str, int], int]) -> dict[Any, Any]:
+    """Return positions in the client's types."""
+    return {TopicPartition(t, p): OffsetAndMetadata(o, "", -1) for (t, p), o in positions.items()}

@@ -1,0 +1,183 @@
+"""Labels in: joined to what was answered then, and handed to everything that learns from them."""
+
+import numpy as np
+
+from adapters.feature_schema import FeatureError
+from deploy.rollout import Arm, observe_pair
+from pipeline.codec import Decoded, dead_letter
+from pipeline.core_state import ONE_ROUTE
+from pipeline.example_buffer import Example
+from pipeline.join_window import CANDIDATE, FORMER, NO_MODEL, STABLE, Joined
+from pipeline.label_values import LabelError, label_value, loss_of
+from pipeline.messages import Event, Label
+from pipeline.records import Chunk
+from pipeline.signals import raise_signals
+from pipeline.turn import Turn
+
+
+def join_labels(turn: Turn, decoded: Decoded[Label], chunks: tuple[Chunk, ...]) -> None:
+    """Join a poll's labels; what cannot be used is dead-lettered."""
+    dead = turn.outcome.dead_letters
+    for label, (chunk, at) in zip(decoded.messages, decoded.origins, strict=True):
+        try:
+            _take(turn, label)
+        except LabelError as error:
+            dead.append(dead_letter(chunks[chunk], at, "bad-label", str(error)))
+        except FeatureError as error:
+            dead.append(dead_letter(chunks[chunk], at, "features", str(error)))
+
+
+def join_waiting(
+    turn: Turn, decoded: Decoded[Event], ids: list[str], chunks: tuple[Chunk, ...]
+) -> None:
+    """Join labels that came inside their event or before it."""
+    if not ids:
+        return
+    wanted = set(ids)
+    for event, (chunk, at) in zip(decoded.messages, decoded.origins, strict=True):
+        if event.id not in wanted:
+            continue
+        wanted.discard(event.id)
+        early = turn.state.window.take_early(event.id)
+        if early is not None:
+            _arrive(turn, event.id, early)
+        if event.label is None:
+            continue
+        try:
+            _arrive(turn, event.id, label_value(turn, event.label))
+        except LabelError as error:
+            message = dead_letter(chunks[chunk], at, "bad-label", str(error))
+            turn.outcome.dead_letters.append(message)
+
+
+def _take(turn: Turn, label: Label) -> None:
+    value = label_value(turn, label.label)
+    window = turn.state.window
+    if window.position_of(label.id) is not None:
+        _arrive(turn, label.id, value)
+    elif label.features is not None:
+        _own_features(turn, label, value)
+    elif turn.state.buffers[ONE_ROUTE].find(label.id) is not None:
+        _correct(turn, label.id, value)
+    else:
+        turn.core.count("early_labels")
+        window.hold_early(label.id, value)
+
+
+def _arrive(turn: Turn, event_id: str, value: float) -> None:
+    window = turn.state.window
+    position = window.position_of(event_id)
+    if position is None:
+        raise KeyError(event_id)
+    if window.label_at(position) is None:
+        _first_label(turn, window.join(position, value))
+    else:
+        _correct(turn, event_id, value)
+
+
+def _correct(turn: Turn, event_id: str, value: float) -> None:
+    """Count a repeated label; a different one replaces the first in the buffer, nothing more."""
+    buffer = turn.state.buffers[ONE_ROUTE]
+    known = buffer.find(event_id)
+    if known is None:
+        position = turn.state.window.position_of(event_id)
+        first = None if position is None else turn.state.window.label_at(position)
+    else:
+        first = known.label
+    if first == value:
+        turn.core.count("duplicate_labels")
+        return
+    turn.core.count("corrected_labels")
+    buffer.correct(event_id, value)
+
+
+def _own_features(turn: Turn, label: Label, value: float) -> None:
+    """Take an example that was never an event into the buffer; it judges no arm."""
+    buffer = turn.state.buffers[ONE_ROUTE]
+    if buffer.find(label.id) is not None:
+        _correct(turn, label.id, value)
+        return
+    rows = turn.champion(ONE_ROUTE).schema.parse(label.features or {})
+    buffer.add(
+        Example(
+            number=turn.core.labels,
+            position=turn.state.window.next,
+            id=label.id,
+            group=label.group,
+            label=value,
+            numbers=rows.numbers[0],
+            categories=rows.categories[0] if rows.categories else (),
+            version=NO_MODEL,
+            answer=float("nan"),
+            own_features=True,
+        )
+    )
+    turn.core.labels += 1
+    turn.core.count("labels_with_features")
+
+
+def _first_label(turn: Turn, joined: Joined) -> None:
+    core, route = turn.core, turn.route(ONE_ROUTE)
+    rows, i = turn.state.window.row(joined.position)
+    turn.state.buffers[ONE_ROUTE].add(
+        Example(
+            number=core.labels,
+            position=joined.position,
+            id=joined.id,
+            group=joined.group,
+            label=joined.label,
+            numbers=np.array(rows.numbers[i]),
+            categories=rows.categories[i] if rows.categories else (),
+            version=joined.versions[STABLE],
+            answer=joined.answers[STABLE],
+            own_features=False,
+        )
+    )
+    core.labels += 1
+    core.count("labels")
+    scale = turn.champion(ONE_ROUTE).loss_scale
+    losses = [loss_of(turn, scale, answer, joined.label) for answer in joined.answers]
+    arm = CANDIDATE if joined.served == CANDIDATE else STABLE
+    core.count("served_labelled")
+    core.served_loss += losses[arm]
+    if arm == CANDIDATE and losses[arm] > 0.5:
+        core.count("wrong_by_candidates")
+    _judge_arms(turn, joined, losses)
+    monitors = turn.state.monitors[ONE_ROUTE]
+    if joined.versions[STABLE] == route.champion:
+        raise_signals(turn, ONE_ROUTE, monitors.judged(losses[STABLE], joined.position))
+    if turn.settings.model.task_type == "classification":
+        name = core.classes[int(joined.label)]
+        raise_signals(turn, ONE_ROUTE, monitors.saw_class(name, joined.position))
+
+
+def _judge_arms(turn: Turn, joined: Joined, losses: list[float]) -> None:
+    """Give the losses to the rollout and the probation whose arms both answered this event."""
+    route = turn.route(ONE_ROUTE)
+    candidate = turn.rollout_arm(ONE_ROUTE)
+    if (
+        route.rollout is not None
+        and candidate is not None
+        and joined.position >= route.rollout_from
+        and joined.versions[CANDIDATE] == candidate
+        and joined.versions[STABLE] == route.champion
+    ):
+        arm: Arm = "candidate" if joined.served == CANDIDATE else "stable"
+        route.rollout = observe_pair(
+            route.rollout,
+            losses[STABLE],
+            losses[CANDIDATE],
+            arm=arm,
+            weight_pct=joined.weight_pct,
+        )
+    before = route.before
+    if (
+        route.probation is not None
+        and before is not None
+        and joined.position >= route.probation_from
+        and joined.versions[FORMER] == before.champion
+        and joined.versions[STABLE] == route.champion
+    ):
+        route.probation = observe_pair(
+            route.probation, losses[FORMER], losses[STABLE], arm="stable", weight_pct=0
+        )

@@ -1,0 +1,353 @@
+"""A candidate's rollout inside the engine: begin, look, promote, take back.
+
+``deploy.rollout`` decides; this module feeds it, carries its decisions into the route (champion,
+monitors, buffer) and asks for the aliases that go with them.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from adapters.model_file import lineage_key
+from deploy.label_permutation import suspect as suspect_labels
+from deploy.risk_budget import RiskBudget, left, spend
+from deploy.rollout import (
+    CanaryPlan,
+    Kind,
+    Phase,
+    Rollout,
+    Verb,
+    VerbError,
+    Verdict,
+    admit,
+    advance,
+    apply_verb,
+    desired_traffic,
+    end_probation,
+    start,
+)
+from pipeline.core_state import Before, Candidate, Episode, RouteCore
+from pipeline.recording import record_rollout, register
+from pipeline.settings import RolloutSettings
+from pipeline.turn import Turn
+
+if TYPE_CHECKING:
+    from deploy.gate import GateResult
+
+INPUTS_MOVED_WITHIN = 100
+"""Events around a change point within which a label-free signal says that the inputs moved."""
+
+
+def plan_of(settings: RolloutSettings, risk: float) -> CanaryPlan:
+    """Return the plan that a rollout follows, fixed when it begins."""
+    return CanaryPlan(
+        weights=settings.steps,
+        least_labels=settings.least_labels,
+        dwell_s=settings.dwell_s,
+        dwell_labels=settings.dwell_labels,
+        longest_wait_s=settings.longest_wait_s,
+        longest_wait_labels=settings.longest_wait_labels,
+        longest_approval_wait_s=settings.longest_approval_wait_s,
+        least_gain=settings.least_gain,
+        acceptable_harm=settings.acceptable_harm,
+        risk=risk,
+        probation_labels=settings.probation_labels,
+        probation_s=settings.probation_s,
+        mode=settings.mode,
+        label_permutation=settings.label_permutation,
+    )
+
+
+def new_budget(settings: RolloutSettings) -> RiskBudget:
+    """Return the wrong-promotion budget before anything was spent."""
+    return RiskBudget(
+        risk=settings.wrong_promotions_per_30_days,
+        lag_s=settings.longest_wait_s or 0.0,
+        most=settings.risk_per_rollout,
+    )
+
+
+def begin_rollout(
+    turn: Turn,
+    name: str,
+    episode: Episode,
+    candidate: Candidate,
+    gate: "GateResult",
+    losses: list[float],
+) -> None:
+    """Send an ended episode's candidate on its way to traffic.
+
+    Args:
+        turn: In progress.
+        name: Route.
+        episode: Ended, with this candidate.
+        candidate: What won the bake-off.
+        gate: What the holdout said.
+        losses: The candidate's holdout losses, which prime its error detectors.
+    """
+    core, route = turn.core, turn.route(name)
+    budget = core.risk or new_budget(turn.settings.rollout)
+    alpha, core.risk = spend(budget, turn.now_s)
+    version = turn.add_version(candidate, episode.number, losses)
+    core.rollouts += 1
+    kind: Kind = "announced" if episode.kind == "announced" else "gated"
+    if kind == "gated" and gate.verdict is not Verdict.PASS:
+        kind = "inconclusive_gate"
+    rollout = start(
+        id=core.rollouts,
+        route=name,
+        kind=kind,
+        stable=turn.version(route.champion).name,
+        candidate=version.name,
+        plan=plan_of(turn.settings.rollout, alpha),
+        now_s=turn.now_s,
+        reason=f"{candidate.recipe} of episode {episode.number}",
+    )
+    route.rollout_signal = episode.signal if episode.kind == "drift" else None
+    route.rollout_change_point = episode.change_point
+    route.rollout_candidate = version.number
+    route.rollout_from = turn.state.window.next
+    register(turn, version, "candidate", gate.reason, candidate)
+    turn.decide(
+        "rollout-begun",
+        name,
+        f"{version.name} ({candidate.recipe}) against {rollout.stable}: {gate.reason}",
+        rollout=rollout.id,
+        episode=episode.number,
+        candidate=version.name,
+        stable=rollout.stable,
+        recipe=candidate.recipe,
+        risk=alpha,
+        risk_left=left(core.risk, turn.now_s),
+        mode=rollout.plan.mode,
+    )
+    route.rollout = rollout
+    admitted = admit(
+        rollout,
+        turn.now_s,
+        may_enter=True,
+        reason=gate.reason,
+        suspect=_suspicion(turn, name),
+    )
+    _moved(turn, name, rollout, admitted)
+
+
+def advance_rollouts(turn: Turn, name: str) -> None:
+    """Look at the rollout and the probation of a route once."""
+    route = turn.route(name)
+    if route.probation is not None:
+        now = advance(route.probation, turn.now_s, suspect=_suspicion(turn, name))
+        _probation_moved(turn, name, route.probation, now)
+    while route.rollout is not None:
+        seen = advance(route.rollout, turn.now_s, suspect=_suspicion(turn, name))
+        if seen is route.rollout:
+            return
+        _moved(turn, name, route.rollout, seen)
+
+
+def command(turn: Turn, name: str, verb: Verb, who: str, reason: str) -> None:
+    """Carry out a person's verb on the rollout in progress (else on the probation).
+
+    Raises:
+        VerbError: It makes no sense where the rollout stands, or none is in progress.
+    """
+    route = turn.route(name)
+    target = route.rollout or route.probation
+    if target is None:
+        raise VerbError(f"{verb}: no rollout is in progress on route {name}")
+    said = apply_verb(target, verb, who, turn.now_s, reason)
+    if route.rollout is not None:
+        _moved(turn, name, target, said)
+    else:
+        _probation_moved(turn, name, target, said)
+
+
+# ---------------------------------------------------------------- what a move means
+
+
+def _moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
+    route = turn.route(name)
+    route.rollout = after
+    if after is before:
+        return
+    _record(turn, name, before, after)
+    if after.phase is Phase.PROMOTING and before.phase is not Phase.PROMOTING:
+        _promote(turn, name, after)
+        return
+    if after.phase.terminal:
+        route.rollout = None
+        if after.phase in (Phase.ROLLED_BACK, Phase.EXPIRED) and route.waiting is None:
+            route.waiting = route.rollout_signal
+        route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
+        turn.effect("alias", f"rollout-{after.id}-no-candidate", alias="candidate", number=0)
+        _written(turn, after)
+
+
+def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
+    """Make the candidate the champion; the old one stays at hand until probation is over."""
+    core, route = turn.core, turn.route(name)
+    if route.probation is not None:
+        over = end_probation(route.probation, turn.now_s, f"rollout {rollout.id} takes its place")
+        _probation_moved(turn, name, route.probation, over)
+    monitors, old, new = turn.state.monitors[name], route.champion, route.rollout_candidate
+    route.before = Before(
+        champion=old,
+        earlier=list(route.earlier),
+        champion_since_label=route.champion_since_label,
+        champion_since_position=route.champion_since_position,
+        monitors=monitors.snapshots(),
+        buffer_from=route.buffer_from,
+    )
+    route.champion = new
+    route.earlier = [old, *(v for v in route.earlier if v not in (old, new))]
+    route.champion_since_label, route.champion_since_position = core.labels, turn.state.window.next
+    route.buffer_from = route.rollout_change_point
+    route.probation_from = turn.state.window.next
+    route.rollout = None
+    route.waiting = None
+    route.action_label, route.action_ms = core.labels, core.time_ms
+    monitors.champion_changed(turn.champion(name), turn.version(new).losses)
+    _recalibrate(turn, name, route)
+    live = advance(rollout, turn.now_s)
+    route.probation = live
+    turn.effect("alias", f"rollout-{rollout.id}-champion", alias="champion", number=new)
+    turn.effect("alias", f"rollout-{rollout.id}-promoted", alias="candidate", number=0)
+    turn.decide(
+        "promotion",
+        name,
+        f"{rollout.candidate} is champion: {rollout.reason}",
+        rollout=rollout.id,
+        champion=rollout.candidate,
+        former=rollout.stable,
+        labels=rollout.evidence.n,
+    )
+    _written(turn, live)
+
+
+def _probation_moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
+    route = turn.route(name)
+    route.probation = after
+    if after is before:
+        return
+    _record(turn, name, before, after)
+    if not after.phase.terminal:
+        return
+    route.probation = None
+    if after.phase is Phase.ROLLED_BACK and route.before is not None:
+        _take_back(turn, name, after, route.before)
+    route.before = None
+    _written(turn, after)
+
+
+def _take_back(turn: Turn, name: str, rollout: Rollout, before: Before) -> None:
+    """Bring champion, monitors and buffer pointer back together."""
+    route = turn.route(name)
+    if route.rollout is not None:
+        reason = f"its stable version {rollout.candidate} was rolled back"
+        aborted = apply_verb(route.rollout, "abort", "probation", turn.now_s, reason)
+        _moved(turn, name, route.rollout, aborted)
+    route.champion, route.earlier = before.champion, list(before.earlier)
+    route.champion_since_label = before.champion_since_label
+    route.champion_since_position = before.champion_since_position
+    route.buffer_from = before.buffer_from
+    route.waiting = None
+    route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
+    monitors = turn.state.monitors[name]
+    for part, snapshot in before.monitors.items():
+        monitors.restore(part, snapshot)
+    turn.effect(
+        "alias", f"rollout-{rollout.id}-taken-back", alias="champion", number=before.champion
+    )
+    turn.decide(
+        "rollback",
+        name,
+        f"{rollout.stable} is champion again: {rollout.reason}",
+        rollout=rollout.id,
+        champion=rollout.stable,
+        former=rollout.candidate,
+    )
+
+
+def _record(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
+    kind = "rollout-step" if after.phase is before.phase else f"rollout-{after.phase.value}"
+    if after.pause is not before.pause and after.pause is not None:
+        kind = "rollout-paused"
+    elif before.pause is not None and after.pause is None and after.phase is before.phase:
+        kind = "rollout-resumed"
+    turn.decide(
+        kind.replace("_", "-"),
+        name,
+        f"rollout {after.id} of {after.candidate}: {after.reason}",
+        **rollout_facts(after),
+    )
+
+
+def rollout_facts(rollout: Rollout) -> dict[str, object]:
+    """Return how a rollout stands, as JSON-able facts."""
+    evidence = rollout.evidence
+    return {
+        "rollout": rollout.id,
+        "candidate": rollout.candidate,
+        "stable": rollout.stable,
+        "phase": rollout.phase.value,
+        "step": rollout.step,
+        "weight_pct": desired_traffic(rollout).candidate_weight,
+        "labels": evidence.n,
+        "gain": evidence.gain,
+        "wins": evidence.wins,
+        "losses": evidence.losses,
+        "e_better": evidence.better.e_value(),
+        "e_worse": evidence.worse.e_value(),
+        "risk": rollout.plan.risk,
+        "wrong_served": rollout.wrong_served,
+        "verdict": None if rollout.verdict is None else rollout.verdict.value,
+        "paused": None if rollout.pause is None else rollout.pause.cause,
+    }
+
+
+# ---------------------------------------------------------------- suspect labels
+
+
+def _suspicion(turn: Turn, name: str) -> str | None:
+    """Return why the labels look permuted, if they do (DESIGN section 5, suspect labels)."""
+    route = turn.route(name)
+    if turn.settings.model.task_type == "regression":
+        return None
+    rollout = route.rollout
+    if rollout is not None and rollout.phase is not Phase.PROMOTING:
+        number, since = route.champion, route.rollout_change_point
+        reference = turn.state.monitors[name].reference_loss
+    elif route.probation is not None:
+        number, since = route.champion, route.probation_from
+        losses = turn.version(number).losses
+        reference = float(np.mean(losses)) if losses else None
+    else:
+        return None
+    if reference is None:
+        return None
+    classes = len(turn.core.classes)
+    if classes < 2:
+        return None
+    confusion = np.zeros((classes, classes), np.int64)
+    for example in turn.state.buffers[name].since(since):
+        if example.version == number and example.answer == example.answer:
+            confusion[int(example.answer), int(example.label)] += 1
+    moved = route.inputs_moved_at >= max(0, since - INPUTS_MOVED_WITHIN)
+    found = suspect_labels(confusion, reference_accuracy=1.0 - reference, inputs_moved=moved)
+    return found.reason if found.holds else None
+
+
+def _written(turn: Turn, rollout: Rollout) -> None:
+    version = turn.version_named(rollout.candidate)
+    record_rollout(turn, version.episode, rollout, version.number)
+
+
+def _recalibrate(turn: Turn, name: str, route: RouteCore) -> None:
+    """Give the label-free monitors the promoted task's own rows, its training rows left out."""
+    champion, monitors = turn.champion(name), turn.state.monitors[name]
+    for run in turn.state.window.since(route.rollout_change_point):
+        keys = [lineage_key(g or i) for g, i in zip(run.groups, run.ids, strict=True)]
+        fresh = np.nonzero(~np.isin(np.array(keys, np.uint64), champion.trained_on))[0]
+        if fresh.size:
+            monitors.refer(champion.predict(run.rows.take(fresh)))
+    monitors.settle()

@@ -1,0 +1,213 @@
+"""Events in, answers out: every arm scores, a salted hash decides whose answer is served."""
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from adapters.feature_schema import FeatureError, Rows
+from adapters.model_file import Prediction
+from deploy.arms import candidate_serves
+from deploy.rollout import desired_traffic, observe_assigned
+from pipeline.answers import answers_of
+from pipeline.codec import Decoded, dead_letter
+from pipeline.core_state import ONE_ROUTE
+from pipeline.join_window import CANDIDATE, FORMER, NO_MODEL, STABLE, ScoredRows
+from pipeline.label_values import label_value
+from pipeline.messages import Event
+from pipeline.messages import Prediction as PredictionMessage
+from pipeline.records import Chunk
+from pipeline.signals import raise_signals
+from pipeline.turn import Turn
+
+MOST_EXTRA_NAMES = 1000
+
+Serving: TypeAlias = tuple[Prediction, tuple[str, ...], str]
+"""A model's answers, its class names, and its version's name."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def score_events(turn: Turn, decoded: Decoded[Event], chunks: tuple[Chunk, ...]) -> list[str]:
+    """Score a poll's events and remember them; return ids whose first label is already here.
+
+    Repeated ids are counted (equal features) or dead-lettered (others); rows that do not fit the
+    champion's schema are dead-lettered with the feature's name.
+    """
+    if not decoded.messages:
+        return []
+    fresh, repeated = _fresh(turn, decoded.messages)
+    schema = turn.champion(ONE_ROUTE).schema
+    parsed = schema.parse_many([decoded.messages[i].features for i in fresh])
+    dead, origins = turn.outcome.dead_letters, decoded.origins
+    for k, error in parsed.errors.items():
+        chunk, at = origins[fresh[k]]
+        dead.append(dead_letter(chunks[chunk], at, "features", str(error)))
+    _count_extra(turn, parsed.extra)
+    kept = fresh if len(parsed.kept) == len(fresh) else [fresh[k] for k in parsed.kept]
+    events = [decoded.messages[i] for i in kept]
+    waiting: list[str] = []
+    if events:
+        _score(turn, events, parsed.rows, [decoded.times_ms[i] for i in kept])
+        early = turn.state.window.early
+        waiting = [e.id for e in events if e.label is not None or e.id in early]
+    for i in repeated:
+        _compare(turn, decoded, i, chunks)
+    return waiting
+
+
+def _fresh(turn: Turn, events: Sequence[Event]) -> tuple[list[int], list[int]]:
+    known, here = turn.state.window.position_of, set[str]()
+    fresh: list[int] = []
+    repeated: list[int] = []
+    for i, event in enumerate(events):
+        if event.id in here or known(event.id) is not None:
+            repeated.append(i)
+        else:
+            here.add(event.id)
+            fresh.append(i)
+    return fresh, repeated
+
+
+def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, ...]) -> None:
+    """Count a repeated event, or set it aside when its features differ from the first ones."""
+    event, (chunk, at) = decoded.messages[i], decoded.origins[i]
+    window = turn.state.window
+    position = window.position_of(event.id)
+    dead = turn.outcome.dead_letters
+    try:
+        rows = turn.champion(ONE_ROUTE).schema.parse(event.features)
+    except FeatureError as error:
+        dead.append(dead_letter(chunks[chunk], at, "features", str(error)))
+        return
+    if position is None:  # the first of the two did not fit the schema: this one is the event
+        _score(turn, [event], rows, [decoded.times_ms[i]])
+        return
+    first, k = window.row(position)
+    if rows.equal_row(0, first, k):
+        turn.core.count("duplicate_events")
+        return
+    message = f"event id '{event.id}' came before with other features; give each event its own id"
+    dead.append(dead_letter(chunks[chunk], at, "conflicting-duplicate", message))
+
+
+def _count_extra(turn: Turn, extra: dict[str, int]) -> None:
+    counted = turn.core.extra_features
+    for name, times in extra.items():
+        if name in counted or len(counted) < MOST_EXTRA_NAMES:
+            counted[name] = counted.get(name, 0) + times
+
+
+def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> None:
+    core, window = turn.core, turn.state.window
+    route, n, start = turn.route(ONE_ROUTE), len(events), window.next
+    versions = np.full((n, 3), NO_MODEL, np.int32)
+    answers = np.full((n, 3), np.nan)
+    served = np.zeros(n, np.uint8)
+    weights = np.zeros(n, np.uint8)
+    ours = _score_stable(turn, events, rows, versions, answers, start)
+    serving: dict[int, Serving] = {}
+    if ours is not None:
+        stable = turn.model(route.champion)
+        serving[STABLE] = (ours, stable.class_names, core.versions[route.champion].name)
+    rollout = route.rollout
+    candidate = turn.rollout_arm(ONE_ROUTE)
+    if rollout is not None and candidate is not None:
+        model = turn.model(candidate)
+        prediction = model.predict(rows)
+        versions[:, CANDIDATE] = candidate
+        answers[:, CANDIDATE] = answers_of(turn, model, prediction)
+        weight = desired_traffic(rollout).candidate_weight
+        if weight:
+            salt = f"{turn.settings.rollout.salt}/{rollout.id}"
+            upstream = np.array([e.prediction is not None for e in events])
+            served[:] = candidate_serves([e.id for e in events], salt, weight) & ~upstream
+            weights[~upstream] = weight
+            ours_n = int((~upstream).sum())
+            route.rollout = observe_assigned(
+                rollout, events=ours_n, by_candidate=int(served.sum()), weight_pct=weight
+            )
+            serving[CANDIDATE] = (prediction, model.class_names, core.versions[candidate].name)
+    if route.probation is not None and route.before is not None:
+        former = turn.model(route.before.champion)
+        versions[:, FORMER] = route.before.champion
+        answers[:, FORMER] = answers_of(turn, former, former.predict(rows))
+    window.append(
+        ScoredRows(
+            start,
+            [e.id for e in events],
+            [e.group for e in events],
+            np.array(times_ms, np.int64),
+            rows,
+            versions,
+            answers,
+            served,
+            weights,
+        )
+    )
+    core.count("events", n)
+    _publish(turn, events, served, serving)
+
+
+def _score_stable(
+    turn: Turn,
+    events: list[Event],
+    rows: Rows,
+    versions: NDArray[np.int32],
+    answers: NDArray[np.float64],
+    start: int,
+) -> Prediction | None:
+    """Fill the stable arm; rows that upstream has scored keep its answer and are not scored."""
+    number = turn.route(ONE_ROUTE).champion
+    model = turn.model(number)
+    upstream = [i for i, e in enumerate(events) if e.prediction is not None]
+    versions[:, STABLE] = number
+    if not upstream:
+        prediction = model.predict(rows)
+        answers[:, STABLE] = answers_of(turn, model, prediction)
+        raise_signals(turn, ONE_ROUTE, turn.state.monitors[ONE_ROUTE].scored(prediction, start))
+        return prediction
+    turn.core.count("scored_upstream", len(upstream))
+    for i in upstream:
+        value = events[i].prediction
+        answers[i, STABLE] = label_value(turn, value) if value is not None else np.nan
+    own = np.setdiff1d(np.arange(len(events)), upstream)
+    if not own.size:
+        return None
+    prediction = model.predict(rows)
+    answers[own, STABLE] = answers_of(turn, model, prediction)[own]
+    return prediction
+
+
+def _publish(
+    turn: Turn,
+    events: list[Event],
+    served: NDArray[np.uint8],
+    serving: dict[int, Serving],
+) -> None:
+    out = turn.outcome.predictions
+    tables = {
+        arm: (
+            p.labels or p.values.tolist(),
+            None if p.proba is None else np.round(p.proba.astype(np.float64), 6).tolist(),
+            names,
+            version,
+        )
+        for arm, (p, names, version) in serving.items()
+    }
+    for i, event in enumerate(events):
+        if event.prediction is not None:
+            continue
+        arm = int(served[i])
+        answer, proba, names, version = tables[arm]
+        message = PredictionMessage(
+            id=event.id,
+            prediction=answer[i],
+            model_version=version,
+            arm="candidate" if arm == CANDIDATE else "stable",
+            route=ONE_ROUTE,
+            proba=None if proba is None else dict(zip(names, proba[i], strict=True)),
+        )
+        out.append((event.id.encode("utf-8", "surrogatepass"), _encode(message)))

@@ -1,0 +1,385 @@
+"""Every setting, typed and documented; read once, when a command starts.
+
+One YAML file, overridden by environment variables (``METADRIFT_KAFKA__BOOTSTRAP_SERVERS``), with
+secrets from the environment or from files only.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+class Section(BaseModel):
+    """One block of the configuration file; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSettings(Section):
+    """The model that this daemon keeps right."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    """Keys state, consumer group, metrics and the registered model in MLflow."""
+    task_type: Literal["classification", "regression"] = "classification"
+    """Whether labels are classes or numbers."""
+
+
+class TopicSettings(Section):
+    """Topic names. `metadrift init --topics` makes them; they are never auto-created."""
+
+    events: str = "events"
+    """In: what to predict."""
+    labels: str = "labels"
+    """In: the truth, late."""
+    control: str = "control"
+    """In: commands and new-task signals."""
+    predictions: str = "predictions"
+    """Out: answers."""
+    decisions: str = "decisions"
+    """Out: every signal, episode, gate, step, promotion and rollback."""
+    dead_letters: str = "dead-letters"
+    """Out: what could not be read, with its reason."""
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        names = list(self.__class__.model_fields)
+        values = [getattr(self, n) for n in names]
+        if len(set(values)) != len(values):
+            raise ValueError(f"the six topics must have different names, got {values}")
+        return self
+
+
+class KafkaSettings(Section):
+    """The broker."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    """Comma-separated host:port."""
+    topics: TopicSettings = TopicSettings()
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """Predictions after a crash: published again with the same bytes, or in one transaction."""
+    max_poll_records: int = Field(2000, ge=1, le=50_000)
+    """Records a poll may return."""
+    poll_timeout_ms: int = Field(100, ge=1, le=500)
+    """Longest wait of one poll; SIGTERM is noticed between polls."""
+    max_message_bytes: int = Field(1_000_000, ge=1_000)
+    """A larger message is dead-lettered unread."""
+    request_timeout_ms: int = Field(15_000, ge=1_000)
+    """Longest wait for the broker's answer to one request."""
+    watchdog_s: float = Field(60.0, gt=0)
+    """A poll that has not returned for this long ends the process, for its supervisor."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the broker."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    """With a SASL protocol: the mechanism."""
+    sasl_username: str | None = None
+    """With a SASL protocol: the user."""
+    sasl_password: SecretStr | None = None
+    """From the environment only: METADRIFT_KAFKA__SASL_PASSWORD."""
+    ssl_cafile: Path | None = None
+    """Certificate authority, PEM."""
+
+
+class JoinSettings(Section):
+    """How long an event's features wait for its label."""
+
+    window_events: int = Field(50_000, ge=1000)
+    """Events remembered; the oldest go first. Within the window repeated ids are recognised."""
+    window_s: float | None = Field(None, gt=0)
+    """Engine seconds an event is remembered; null: only the count bounds."""
+    early_labels: int = Field(10_000, ge=0)
+    """Labels that may wait for their event."""
+
+
+class DetectorSettings(Section):
+    """A detector of the catalog; `metadrift check` lists names and parameters."""
+
+    name: str
+    """Its name, as River spells it."""
+    params: dict[str, float | int | bool | str] = {}
+    """Its parameters by name."""
+
+
+class DetectSettings(Section):
+    """What is watched."""
+
+    error: DetectorSettings | None = None
+    """Watches the champion's loss; null: HDDMA for classification, ADWIN (clock=1) else."""
+    also: tuple[DetectorSettings, ...] = ()
+    """More detectors on the same loss stream; any of them may signal."""
+    confidence: bool = True
+    """Watch the champion's confidence (classification only)."""
+    features: bool = True
+    """Watch the inputs' distance from those the champion knows."""
+    calibration_events: int = Field(200, ge=60)
+    """Events that the label-free monitors learn their reference from."""
+    new_class_after: int = Field(3, ge=1)
+    """Sightings of an unseen class before it is signalled."""
+
+
+class TriggerSettings(Section):
+    """Which signals start an episode."""
+
+    warm_up_labels: int = Field(30, ge=0)
+    """Labels under a champion before anything may trigger."""
+    cool_down_labels: int = Field(50, ge=0)
+    """Labels after the end of an episode or rollout before the next may start."""
+    cool_down_s: float = Field(0.0, ge=0)
+    """Engine seconds after the end of an episode or rollout before the next may start."""
+    least_labels: int = Field(0, ge=0)
+    """Labels after the change point that a signal needs before its episode opens."""
+    actions_per_day: float = Field(24.0, gt=0)
+    """Budget of episodes per engine day; unused ones are kept for one day."""
+
+
+RECIPES = ("frozen", "recalled", "reptile", "maml", "fine_tune", "scratch")
+
+
+class EpisodeSettings(Section):
+    """How a candidate is made."""
+
+    support: int = Field(40, ge=1)
+    """Labelled examples to adapt on."""
+    query: int = Field(20, ge=1)
+    """Labelled examples that choose the recipe."""
+    holdout: int = Field(20, ge=1)
+    """Labelled examples that gate the winner."""
+    least_support: int = Field(10, ge=1)
+    """At the deadline: fewest support examples to go on with."""
+    announced_holdout_share: float = Field(0.25, ge=0.1, le=0.5)
+    """Share of an announced task's examples kept back for the gate."""
+    deadline_labels: int | None = Field(400, ge=1)
+    """Labels after the opening until the episode decides with what it has; null: off."""
+    deadline_s: float | None = Field(7 * 86_400.0, gt=0)
+    """Engine seconds after the opening until the episode decides with what it has; null: off."""
+    recipes: tuple[str, ...] = RECIPES
+    """The bake-off; `frozen` always takes part."""
+    earlier_champions: int = Field(5, ge=0)
+    """How many earlier champions take part at zero steps."""
+    timeout_s: float = Field(120.0, gt=0)
+    """The worker is killed when one bake-off takes longer."""
+    buffer_examples: int = Field(2000, ge=50)
+    """Recent labelled examples kept."""
+    seed: int = 0
+    """Seeds every recipe, together with the episode's number."""
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        unknown = sorted(set(self.recipes) - set(RECIPES))
+        if unknown:
+            raise ValueError(f"recipes: {unknown} unknown; choose from {list(RECIPES)}")
+        if "frozen" not in self.recipes:
+            raise ValueError("recipes: 'frozen' must take part; add it")
+        if self.support + self.query + self.holdout > self.buffer_examples:
+            raise ValueError(
+                f"buffer_examples ({self.buffer_examples}) is smaller than support + query + "
+                f"holdout ({self.support + self.query + self.holdout}); raise it"
+            )
+        return self
+
+
+class GateSettings(Section):
+    """What the holdout must show before a candidate may serve anything."""
+
+    target_from: float = Field(0.30, gt=0, lt=1)
+    """The champion's loss in the case worth acting on."""
+    target_to: float = Field(0.10, ge=0, lt=1)
+    """The candidate's loss in that case."""
+    risk: float = Field(0.05, gt=0, lt=0.5)
+    """Chance that an equal candidate passes."""
+    power: float = Field(0.8, gt=0, lt=1)
+    """Chance that the target case passes; with risk it gives the least holdout."""
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if self.target_to >= self.target_from:
+            raise ValueError(
+                f"target_to ({self.target_to}) must be below target_from ({self.target_from})"
+            )
+        return self
+
+
+class RolloutSettings(Section):
+    """How a candidate earns traffic."""
+
+    mode: Literal["shadow", "recommend", "auto"] = "auto"
+    """shadow: scored, never served; recommend: waits for approval; auto: by the evidence."""
+    steps: tuple[int, ...] = (5, 25, 50)
+    """Percent of answers served by the candidate, step by step."""
+    least_labels: int = Field(10, ge=1)
+    """Labels needed within a step."""
+    dwell_s: float = Field(0.0, ge=0)
+    """Engine seconds needed within a step."""
+    dwell_labels: int = Field(0, ge=0)
+    """Labels needed within a step, beside least_labels."""
+    longest_wait_s: float | None = Field(7 * 86_400.0, gt=0)
+    """Engine seconds without a verdict until the rollout expires; null: off."""
+    longest_wait_labels: int | None = Field(1000, ge=1)
+    """Labels without a verdict until the rollout expires; null: off."""
+    longest_approval_wait_s: float | None = Field(7 * 86_400.0, gt=0)
+    """Engine seconds that a candidate waits for a reviewer; null: off."""
+    least_gain: float = Field(0.0, ge=0, lt=1)
+    """PASS shows a fall of the mean loss of more than this."""
+    acceptable_harm: float = Field(0.05, gt=0, lt=1)
+    """A step advances when a rise of the mean loss by this much is excluded."""
+    probation_labels: int | None = Field(100, ge=1)
+    """Labels after promotion during which the old champion can come back; null: off."""
+    probation_s: float | None = Field(None, gt=0)
+    """Engine seconds of probation; null: off. The first bound that is met ends it."""
+    label_permutation: Literal["hold", "adapt"] = "hold"
+    """When the labels look permuted: hold for a person, or adapt to them."""
+    wrong_promotions_per_30_days: float = Field(0.5, gt=0)
+    """Risk budget: bound on the expected number of promotions of a candidate that is no better."""
+    risk_per_rollout: float = Field(0.05, gt=0, lt=1)
+    """Most of the budget that one rollout may take: its chance of a wrong PASS."""
+    salt: str = "metadrift"
+    """Decides, with the event's id, which arm serves it."""
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
+        if not self.steps or not rising or self.steps[-1] > 100:
+            raise ValueError(f"steps must rise strictly within 1..100, got {list(self.steps)}")
+        if self.probation_labels is None and self.probation_s is None:
+            raise ValueError("probation_labels and probation_s are both null: set one of them")
+        return self
+
+
+class RegistrySettings(Section):
+    """MLflow."""
+
+    tracking_uri: str | None = None
+    """Tracking server (http(s)://) or sqlite:/// file; null: a SQLite file in state_dir."""
+    poll_s: float = Field(2.0, gt=0)
+    """Wall seconds between looks at aliases and review tags."""
+
+
+class HttpSettings(Section):
+    """Health and metrics."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on; loopback by default."""
+    port: int = Field(8790, ge=0, le=65_535)
+    """Port; 0 takes a free one and writes it to state_dir/http.json."""
+
+
+class LogSettings(Section):
+    """Structured logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least level."""
+    format: Literal["json", "console"] = "json"
+    """One JSON object a line, or columns for people."""
+
+
+class ConfigError(Exception):
+    """A wrong configuration; says key, value and fix, one line each."""
+
+
+class Settings(BaseSettings):
+    """The whole configuration of one daemon (one model)."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="METADRIFT_",
+        env_nested_delimiter="__",
+        use_attribute_docstrings=True,
+    )
+
+    model: ModelSettings
+    state_dir: Path = Path(".metadrift")
+    """Folder of the state file, the models and the default MLflow store."""
+    kafka: KafkaSettings = KafkaSettings()
+    join: JoinSettings = JoinSettings()
+    detect: DetectSettings = DetectSettings()
+    trigger: TriggerSettings = TriggerSettings()
+    episode: EpisodeSettings = EpisodeSettings()
+    gate: GateSettings = GateSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    registry: RegistrySettings = RegistrySettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Let the environment win over the file."""
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _task_type(self) -> Self:
+        asked = self.detect.confidence and "confidence" in self.detect.model_fields_set
+        if self.model.task_type == "regression" and asked:
+            raise ValueError(
+                "detect.confidence: true makes no sense for task_type regression; remove it"
+            )
+        return self
+
+    def fingerprint(self) -> str:
+        """Return the digest of what the state depends on (not of addresses, ports and logs)."""
+        kept = self.model_dump(mode="json", include=set(STATE_SECTIONS))
+        return hashlib.sha256(yaml.safe_dump(kept, sort_keys=True).encode()).hexdigest()[:16]
+
+
+STATE_SECTIONS = ("model", "join", "detect", "trigger", "episode", "gate", "rollout")
+
+
+def load_settings(path: Path) -> Settings:
+    """Read the YAML file and the environment.
+
+    Raises:
+        ConfigError: The file is missing, is no YAML mapping, or a key or value is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}; write one with `metadrift init`"
+        ) from error
+    try:
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds no mapping; write one with `metadrift init`")
+    if "sasl_password" in (content.get("kafka") or {}):
+        raise ConfigError(
+            "kafka.sasl_password: secrets do not belong in the file; "
+            "set METADRIFT_KAFKA__SASL_PASSWORD"
+        )
+    return parse_settings(content)
+
+
+def parse_settings(content: dict[str, Any]) -> Settings:
+    """Build the settings from a mapping (and the environment).
+
+    Raises:
+        ConfigError: A key or value is wrong.
+    """
+    try:
+        return Settings(**content)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_line(e) for e in error.errors())) from error
+
+
+def _line(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"]) or "configuration"
+    match error["type"]:
+        case "missing":
+            return f"{key}: missing; add it"
+        case "extra_forbidden":
+            return f"{key}: {error['input']!r}: no such key; remove it or correct its spelling"
+        case "value_error":
+            return f"{key}: {error['ctx']['error']}"
+        case _:
+            return f"{key}: {error['input']!r}: {error['msg'].lower()}"
