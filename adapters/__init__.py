@@ -7,6 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from adapters.bake_off import RECIPES, BakeOff, RecipeResult, choose, run_bake_off
+    from adapters.bake_off_codec import (
+        BakeOffCodecError,
+        decode_request,
+        decode_results,
+        encode_request,
+        encode_results,
+    )
+    from adapters.examples import Examples
     from adapters.feature_schema import (
         Feature,
         FeatureError,
@@ -15,6 +24,17 @@ if TYPE_CHECKING:
         Preprocessor,
         Rows,
     )
+    from adapters.maml import MAML
+    from adapters.meta_init import (
+        MetaInit,
+        Start,
+        load_meta_init,
+        pack_meta_init,
+        save_meta_init,
+        unpack_meta_init,
+    )
+    from adapters.meta_settings import MetaTrainData, MetaTrainingError, MetaTrainSettings, Progress
+    from adapters.meta_training import meta_train
     from adapters.model_file import (
         Architecture,
         Model,
@@ -28,29 +48,93 @@ if TYPE_CHECKING:
         unpack_model,
     )
     from adapters.modules import MLP, initialise
+    from adapters.reptile import Reptile
+    from adapters.training import FitSettings, fit_joint
 
 __all__ = [
     "Architecture",
+    "BakeOff",
+    "BakeOffCodecError",
+    "Examples",
     "Feature",
     "FeatureError",
     "FeatureSchema",
+    "FitSettings",
+    "MAML",
     "MLP",
+    "MetaInit",
+    "MetaTrainData",
+    "MetaTrainSettings",
+    "MetaTrainingError",
     "Model",
     "ModelFileError",
     "Parsed",
     "Prediction",
     "Preprocessor",
+    "Progress",
+    "RECIPES",
+    "RecipeResult",
+    "Reptile",
     "Rows",
+    "Start",
+    "choose",
+    "decode_request",
+    "decode_results",
+    "encode_request",
+    "encode_results",
+    "fit_joint",
     "initialise",
     "lineage_key",
+    "load_meta_init",
     "load_model",
+    "meta_train",
     "model_digest",
+    "pack_meta_init",
     "pack_model",
+    "run_bake_off",
+    "save_meta_init",
     "save_model",
+    "unpack_meta_init",
     "unpack_model",
 ]
 
 _HOMES = {
+    "adapters.bake_off": (
+        "BakeOff",
+        "RECIPES",
+        "RecipeResult",
+        "choose",
+        "run_bake_off",
+    ),
+    "adapters.bake_off_codec": (
+        "BakeOffCodecError",
+        "decode_request",
+        "decode_results",
+        "encode_request",
+        "encode_results",
+    ),
+    "adapters.examples": ("Examples",),
+    "adapters.meta_init": (
+        "MetaInit",
+        "Start",
+        "load_meta_init",
+        "pack_meta_init",
+        "save_meta_init",
+        "unpack_meta_init",
+    ),
+    "adapters.meta_settings": (
+        "MetaTrainData",
+        "MetaTrainSettings",
+        "MetaTrainingError",
+        "Progress",
+    ),
+    "adapters.meta_training": ("meta_train",),
+    "adapters.maml": ("MAML",),
+    "adapters.reptile": ("Reptile",),
+    "adapters.training": (
+        "FitSettings",
+        "fit_joint",
+    ),
     "adapters.feature_schema": (
         "Feature",
         "FeatureError",

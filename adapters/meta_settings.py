@@ -81,7 +81,7 @@ class MetaTrainSettings:
     reptile_tasks: int = 4
     reptile_inner_steps: int = 8
     reptile_pull: float = 0.5
-    max_seconds: float = 60.0
+    max_seconds: float = 50.0
     validation_fraction: float = 0.15
     validation_episodes: int = 48
     seed: int = 0

@@ -23,6 +23,7 @@ STEPS = (1, 2, 3, 5, 8, 10, 15, 20, 30)
 REPTILE_FACTORS = (0.5, 1.0, 2.0)
 """Multiples of the trained step size that are tried for Reptile."""
 _WORST = 1e9  # a diverged start's loss: finite, because JSON is
+_RIVAL_EPISODES = 16  # per support size; the rival chooses nothing, so fewer will do
 _SALT = 7_919  # keeps these episodes apart from those of training under the same seed
 
 
@@ -99,7 +100,7 @@ def fine_tuned_joint(
     tuned: dict[str, float] = {}
     for support, batch in episodes.by_support.items():
         before, after = [], []
-        for e in range(len(batch.support.targets)):
+        for e in range(min(_RIVAL_EPISODES, len(batch.support.targets))):
             examples = Batch(batch.support.inputs[e], batch.support.targets[e])
             query = Batch(batch.query.inputs[e : e + 1], batch.query.targets[e : e + 1])
             (_, last), *_ = train_few(

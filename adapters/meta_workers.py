@@ -8,6 +8,7 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -108,11 +109,12 @@ def _work(connection: Connection, share: Share) -> None:
     """Run one share; the body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the parent, which ends this
     torch.set_num_threads(1)
-    try:
-        done: _Done | _Failed = _Done(run_share(share, time.monotonic, connection.send))
-    except BrokenPipeError:
-        return  # the parent is gone
-    except Exception as error:  # noqa: BLE001 - it is reported to the parent, which raises it
-        done = _Failed(f"{'-'.join(share.jobs)}: {type(error).__name__}: {error}")
-    connection.send(done)
+    with suppress(BrokenPipeError):  # the parent is gone: nobody is left to tell
+        try:
+            done: _Done | _Failed = _Done(run_share(share, time.monotonic, connection.send))
+        except BrokenPipeError:
+            raise
+        except Exception as error:  # noqa: BLE001 - it is reported to the parent, which raises it
+            done = _Failed(f"{'-'.join(share.jobs)}: {type(error).__name__}: {error}")
+        connection.send(done)
     connection.close()

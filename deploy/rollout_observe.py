@@ -46,11 +46,7 @@ def observe_pair(
     if rollout.phase not in (Phase.CANARY, Phase.PROMOTING, Phase.PROBATION):
         return rollout
     by_candidate = arm == "candidate"
-    # An event scored in probation says nothing about the canary's arms.
-    canary_event = weight_pct > 0 or rollout.phase is Phase.CANARY
-    labelled = (
-        rollout.labelled.add(weight_pct, 1, int(by_candidate)) if canary_event else rollout.labelled
-    )
+    labelled = rollout.labelled.add(weight_pct, 1, int(by_candidate))
     wrong = rollout.wrong_served + (by_candidate and loss_candidate >= 1.0)
     if rollout.suspect:
         return replace(rollout, labelled=labelled, wrong_served=wrong)

@@ -18,7 +18,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERBS = ("run",)
+VERBS = ("run", "replay")
 """Modules of ``pipeline.commands``, in the order of the help."""
 
 

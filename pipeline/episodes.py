@@ -265,7 +265,7 @@ def _decide_winner(
     results = decode_results(turn.results(done.digest))
     winner = choose(results, recommended=turn.core.recommended or None)
     episode.winner = winner
-    episode.recipes = [_for_record(turn, r) for r in results]
+    episode.recipes = [_for_record(turn, r, winner) for r in results]
     best = next(r for r in results if r.name == winner)
     if winner == "frozen":
         if request.zero_step:
@@ -304,7 +304,7 @@ def _digest_of(turn: Turn, result: RecipeResult) -> str:
     return turn.version_named(result.name.removeprefix("recalled:")).digest
 
 
-def _for_record(turn: Turn, result: RecipeResult) -> dict[str, object]:
+def _for_record(turn: Turn, result: RecipeResult, winner: str) -> dict[str, object]:
     def mean(losses: NDArray[np.float64]) -> float | None:
         return float(losses.mean()) if losses.size else None
 
@@ -320,6 +320,9 @@ def _for_record(turn: Turn, result: RecipeResult) -> dict[str, object]:
         "accuracy": float(1.0 - judged.mean()) if classes and judged.size else None,
         "seconds": result.seconds,
         "curve": [[int(step), float(loss)] for step, loss in result.curve],
+        "n_query": int(result.query_losses.size),
+        "n_holdout": int(result.holdout_losses.size),
+        "winner": result.name == winner,
         "params": {} if result.model is None else {"digest": model_digest(result.model)},
     }
 

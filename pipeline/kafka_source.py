@@ -41,6 +41,7 @@ def connection(kafka: "KafkaSettings") -> dict[str, Any]:
         "sasl_plain_password": secret.get_secret_value() if secret else None,
         "ssl_cafile": str(kafka.ssl_cafile) if kafka.ssl_cafile else None,
         "request_timeout_ms": kafka.request_timeout_ms,
+        "bootstrap_timeout_ms": kafka.request_timeout_ms,
         "allow_auto_create_topics": False,
     }
 

@@ -10,7 +10,12 @@ from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 
 class Section(BaseModel):
@@ -352,7 +357,8 @@ def load_settings(path: Path) -> Settings:
         raise ConfigError(f"{path} is no YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no mapping; write one with `metadrift init`")
-    if "sasl_password" in (content.get("kafka") or {}):
+    kafka = content.get("kafka")
+    if isinstance(kafka, dict) and "sasl_password" in kafka:
         raise ConfigError(
             "kafka.sasl_password: secrets do not belong in the file; "
             "set METADRIFT_KAFKA__SASL_PASSWORD"
@@ -366,10 +372,18 @@ def parse_settings(content: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: A key or value is wrong.
     """
+    odd = [key for key in content if not isinstance(key, str)]
+    if odd:
+        raise ConfigError(f"{odd[0]!r}: no such key; remove it or correct its spelling")
     try:
         return Settings(**content)
     except ValidationError as error:
         raise ConfigError("\n".join(_line(e) for e in error.errors())) from error
+    except SettingsError as error:
+        raise ConfigError(
+            f"an environment variable METADRIFT_...: {error}: {error.__cause__}; "
+            "write lists and mappings as JSON, as METADRIFT_ROLLOUT__STEPS='[5, 25, 50]'"
+        ) from error
 
 
 def _line(error: Any) -> str:

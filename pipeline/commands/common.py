@@ -1,4 +1,4 @@
-"""What every command says and does alike: the config option, JSON output, failure."""
+"""What every command says and does alike: options, exit codes, JSON output, failure."""
 
 import json
 from pathlib import Path
@@ -10,9 +10,26 @@ if TYPE_CHECKING:
     from pipeline.settings import Settings
 
 EXIT_CONFIG = 2
+"""A wrong option or configuration, or a state file that cannot be used."""
+EXIT_DATA = 3
+"""A data file or a model folder that cannot be used."""
+EXIT_NO_CHAMPION = 4
+"""There is no model to serve."""
+EXIT_BROKER = 5
+"""The broker does not answer, or a topic does not exist."""
+EXIT_TAKEN_OVER = 6
+"""Another process owns the model now."""
+EXIT_REFUSED = 7
+"""The command was understood and refused; the reason is printed."""
+EXIT_NO_ANSWER = 8
+"""The command was sent; no daemon took it in time."""
+EXIT_REGISTRY = 9
+"""The result is kept here, but MLflow could not be told."""
 
 CONFIG = Annotated[Path, typer.Option("--config", "-c", help="The configuration file (YAML).")]
 JSON = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+DEFAULT_CONFIG = Path("metadrift.yaml")
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -2,16 +2,20 @@
 
 import signal
 import threading
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pipeline.commands.common import CONFIG, fail, settings_from
-
-EXIT_NO_CHAMPION = 4
-EXIT_SOURCE = 5
-EXIT_TAKEN_OVER = 6
+from pipeline.commands.common import (
+    CONFIG,
+    DEFAULT_CONFIG,
+    EXIT_BROKER,
+    EXIT_CONFIG,
+    EXIT_NO_CHAMPION,
+    EXIT_TAKEN_OVER,
+    fail,
+    settings_from,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -31,10 +35,13 @@ Exit codes: 0 stopped, 2 configuration, 4 no champion, 5 topics, 6 another proce
 
 
 def run(
-    config: CONFIG = Path("metadrift.yaml"),
+    config: CONFIG = DEFAULT_CONFIG,
     accept_lost: Annotated[
         bool,
         typer.Option(help="Go on where the broker begins when it lost the next record."),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Log JSON lines, whatever log.format says.")
     ] = False,
 ) -> None:
     """Own the model and work until told to stop."""
@@ -48,7 +55,8 @@ def run(
     from pipeline.state_file import NotOwnerError, StateError
 
     torch.set_num_threads(1)
-    set_up_logs(settings.log)
+    log = settings.log.model_copy(update={"format": "json"}) if as_json else settings.log
+    set_up_logs(log)
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -57,8 +65,8 @@ def run(
     except NoChampionError as error:
         fail(str(error), EXIT_NO_CHAMPION)
     except SourceError as error:
-        fail(str(error), EXIT_SOURCE)
+        fail(str(error), EXIT_BROKER)
     except (NotOwnerError, FencedError) as error:
         fail(str(error), EXIT_TAKEN_OVER)
     except StateError as error:
-        fail(str(error), 2)
+        fail(str(error), EXIT_CONFIG)

@@ -102,7 +102,7 @@ def assemble(
     """
     _check(boundaries, facts.events)
     rows = rows_of_decisions(read_decisions(decisions))
-    ends = [b.position for b in boundaries[1:]] + [facts.events]
+    ends = [*(b.position for b in boundaries), facts.events][1:]
     return Report(
         source=facts.source,
         model=facts.model,

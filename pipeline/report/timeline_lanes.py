@@ -131,7 +131,7 @@ def _draw_signals(axes: "Axes", row: int, signals: Sequence[SignalRow]) -> None:
 def _draw_episodes(axes: "Axes", row: int, report: Report) -> None:
     events = report.counts.events
     narrow = max(events * 0.004, 1.0)
-    starts = [e.opened for e in report.episodes[1:]] + [events]
+    starts = [*(e.opened for e in report.episodes), events][1:]
     for episode, until in zip(report.episodes, starts, strict=True):
         end = events if episode.ended is None else episode.ended
         width = max(end - episode.opened, narrow)
@@ -149,7 +149,7 @@ def _episode_words(episode: EpisodeRow) -> str:
 
 def _draw_canaries(axes: "Axes", row: int, report: Report) -> None:
     served = [r for r in report.rollouts if r.weights]
-    nexts = [r.weights[0].position for r in served[1:]] + [report.counts.events]
+    nexts = [*(r.weights[0].position for r in served), report.counts.events][1:]
     for rollout, free_until in zip(served, nexts, strict=True):
         _, end = canary_span(rollout, report)
         starts = [w.position for w in rollout.weights if w.position < end]

@@ -70,6 +70,11 @@ def test_pass_with_its_numbers():
     assert "0.45 to 0.05 on 20 rows" in result.reason and "<= 0.05" in result.reason
 
 
+def test_the_least_rows_are_enough():
+    assert judge_holdout(*losses(9, 1), n_min=10).verdict is Verdict.PASS
+    assert judge_holdout(*losses(9, 1), n_min=11).verdict is Verdict.INCONCLUSIVE
+
+
 def test_enough_rows_and_no_gain_is_refused():
     result = judge_holdout(*losses(wins=5, worse=3, both_right=12), n_min=16)
     assert result.verdict is Verdict.FAIL and not result.may_enter_canary

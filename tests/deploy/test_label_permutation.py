@@ -110,10 +110,23 @@ def test_classes_never_predicted_keep_their_name():
     )
 
 
+def test_of_equally_good_renamings_the_one_that_renames_least_is_named():
+    counts = np.array([[1, 1, 0, 2], [1, 2, 2, 2], [0, 2, 0, 1], [1, 2, 0, 2]])
+    found = suspect(counts, reference_accuracy=0.9, inputs_moved=False)
+    assert found.permutation == (0, 2, 1, 3)
+
+
 def test_moved_inputs_explain_more_than_labels():
     counts = np.array([[0, 20], [20, 0]])
     found = suspect(counts, reference_accuracy=0.95, inputs_moved=True)
     assert not found.holds and "inputs moved" in found.reason
+
+
+def test_an_old_confusion_of_two_classes_is_no_news():
+    counts = np.array([[60, 0, 0], [0, 3, 17], [0, 17, 3]])
+    old = suspect(counts, reference_accuracy=0.68, inputs_moved=False)
+    assert not old.holds and "no more errors" in old.reason
+    assert suspect(counts, reference_accuracy=0.95, inputs_moved=False).holds
 
 
 def test_too_few_labels_and_a_reference_near_chance_tell_nothing():

@@ -65,7 +65,10 @@ def test_the_state_is_bounded_and_returns_nothing_early():
         alpha, budget = spend(budget, float(second))
         assert left(budget, float(second)) == pytest.approx(before - alpha)
     assert len(budget.spent) == MOST_ENTRIES
-    assert left(budget, THIRTY_DAYS_S) <= left(budget, float(MOST_ENTRIES + 49)) + 1e-12
+    # Entries 0 to 50 have become one, which is as old as its youngest.
+    full = left(budget, float(MOST_ENTRIES + 49))
+    assert left(budget, THIRTY_DAYS_S + 49.5) == pytest.approx(full)
+    assert left(budget, THIRTY_DAYS_S + 50.5) > full + 0.04
 
 
 def test_json_round_trip():

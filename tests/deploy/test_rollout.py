@@ -174,6 +174,33 @@ def test_suspect_labels_take_the_candidate_out_and_nothing_acts():
     assert advance(worse, 1e9).phase is Phase.CANARY  # no FAIL, no expiry
 
 
+def test_suspicion_comes_before_harm_and_regret_that_were_already_shown():
+    worse = labels(canary(), 40, 0.0, 1.0)
+    assert judge(worse).verdict is Verdict.FAIL
+    held = advance(worse, 1.0, suspect="renamed")
+    assert held.phase is Phase.CANARY and advance(held, 2.0) is held
+    regretted = advance(promoted_just_now(), 21.0)
+    for _ in range(40):
+        regretted = probation_label(regretted, 0.0, 1.0)
+    held = advance(regretted, 22.0, suspect="renamed")
+    assert held.phase is Phase.PROBATION and advance(held, 23.0) is held
+
+
+def test_a_persons_pause_stops_the_counts_of_both_waits():
+    plan = CanaryPlan(longest_wait_labels=30, probation_labels=10)
+    waiting = labels(apply_verb(canary(plan), "pause", "ann", 0.0), 40, 0.0, 0.0)
+    going = apply_verb(waiting, "resume", "ann", 10.0)
+    assert going.phase_labels == 0 and advance(going, 11.0).phase is Phase.CANARY
+    probation = apply_verb(advance(promoted_just_now(plan), 21.0), "pause", "ann", 22.0)
+    for _ in range(10):
+        probation = probation_label(probation, 0.0, 0.0)
+    by_time = replace(probation, plan=replace(plan, probation_s=5.0))
+    assert advance(probation, 23.0) is probation and advance(by_time, 99.0) is by_time
+    for _ in range(40):
+        probation = probation_label(probation, 0.0, 1.0)
+    assert advance(probation, 24.0).phase is Phase.ROLLED_BACK
+
+
 def test_a_person_who_resumes_has_overruled_the_suspicion():
     held = advance(canary(), 5.0, suspect="renamed")
     going = apply_verb(held, "resume", "ann", 100.0, "checked with the lab")

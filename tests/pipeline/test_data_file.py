@@ -2,6 +2,7 @@ import gzip
 import json
 import lzma
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ def written(tmp_path: Path, text: str, name: str = "rows.csv") -> Path:
     return path
 
 
-def many(**columns: list[object]) -> str:
+def many(**columns: Sequence[object]) -> str:
     lines = [",".join(columns)]
     lines += [",".join(str(c) for c in row) for row in zip(*columns.values(), strict=True)]
     return "\n".join(lines) + "\n"
@@ -62,8 +63,13 @@ def test_rows_of_a_csv_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["rows.csv", "rows.csv.gz", "rows.csv.xz"])
 def test_compressed_files_read_alike(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    packed = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
-    path.write_bytes(packed(CSV.encode()))
+    match path.suffix:
+        case ".gz":
+            path.write_bytes(gzip.compress(CSV.encode()))
+        case ".xz":
+            path.write_bytes(lzma.compress(CSV.encode()))
+        case _:
+            path.write_text(CSV)
     plain = written(tmp_path, CSV, "plain.csv")
     found = [(r.features, r.label, r.ts_ms) for r in open_data_file(path, COLUMNS).rows()]
     assert found == [(r.features, r.label, r.ts_ms) for r in open_data_file(plain, COLUMNS).rows()]
@@ -261,7 +267,7 @@ def test_a_real_file(tmp_path: Path) -> None:
     )
     file = open_data_file(path, columns)
     rows = list(file.rows(shuffle_seed=3))
-    assert [r.index for r in rows if r.boundary] != [445, 1689, 3275, 3436, 3633]
+    assert [r.index for r in rows] != list(range(5933))
     assert [i for i, r in enumerate(rows) if r.boundary] == [445, 1689, 3275, 3436, 3633]
     assert {r.label for r in rows} == {"1", "2", "3", "4", "5", "6"}
     assert len(rows[0].features) == 128

@@ -1,0 +1,196 @@
+"""The document of ``metadrift status --json``: a contract, versioned with the release."""
+
+from typing import Literal
+
+import msgspec
+
+from pipeline.messages import Decision
+
+OwnerState = Literal["running", "silent", "gone", "stopped", "never started"]
+
+
+class OwnerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The process that owns the model.
+
+    Attributes:
+        state: ``running``; ``silent``: not heard of for longer than the lease; ``gone``: its
+            process does not exist any more; ``stopped``: it gave the model up.
+        host: Where it runs.
+        pid: Its process.
+        heard_s_ago: Seconds since its last sign of life.
+        epoch: How many owners the model has had.
+    """
+
+    state: OwnerState
+    host: str = ""
+    pid: int = 0
+    heard_s_ago: float | None = None
+    epoch: int = 0
+
+
+class EpisodeStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """An adaptation episode in progress.
+
+    Attributes:
+        number: Counts the episodes.
+        kind: ``drift``, ``announced`` or ``forced``.
+        phase: ``collecting``, ``adapting`` or ``gate``.
+        change_point: Examples before this position are cut off.
+        labels_since_opening: Labels joined since.
+        labels_to_deadline: Labels until it decides with what it has; null: no such bound.
+        task: The announced task.
+        winner: The recipe that waits for the gate.
+        signal: What started it.
+    """
+
+    number: int
+    kind: str
+    phase: str
+    change_point: int
+    labels_since_opening: int
+    labels_to_deadline: int | None
+    task: str | None
+    winner: str
+    signal: str
+
+
+class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A rollout, or the probation after a promotion, with its numbers.
+
+    Attributes:
+        id: Its number.
+        candidate: The version that may take over (in probation: that has).
+        stable: The version that served before.
+        phase: Where it stands.
+        mode: ``shadow``, ``recommend`` or ``auto``.
+        step: From 1.
+        steps: How many there are.
+        weight_pct: Percent of answers that are the candidate's now.
+        labels: Labelled pairs seen.
+        step_labels: Of them in this step.
+        gain: Mean fall of the loss from stable to candidate.
+        wins: Pairs where the candidate lost less.
+        losses: Pairs where it lost more.
+        e_better: Evidence that it is better.
+        e_needed: PASS when ``e_better`` reaches this.
+        e_worse: Evidence of harm.
+        wrong_served: Wrong answers that the candidate has served.
+        paused: Why it stands still; null when it does not.
+        reason: Why it stands where it stands.
+    """
+
+    id: int
+    candidate: str
+    stable: str
+    phase: str
+    mode: str
+    step: int
+    steps: int
+    weight_pct: int
+    labels: int
+    step_labels: int
+    gain: float
+    wins: int
+    losses: int
+    e_better: float
+    e_needed: float
+    e_worse: float
+    wrong_served: int
+    paused: str | None
+    reason: str
+
+
+class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One route.
+
+    Attributes:
+        champion: The version that serves; null before the first.
+        earlier: Earlier champions, newest first.
+        labels_since_champion: Labels joined since it became champion.
+        episode: In progress.
+        rollout: In progress.
+        probation: The last promotion, while the old champion can come back.
+        waiting: A signal that could not act when it came.
+    """
+
+    champion: str | None
+    earlier: list[str]
+    labels_since_champion: int
+    episode: EpisodeStatus | None
+    rollout: RolloutStatus | None
+    probation: RolloutStatus | None
+    waiting: str | None
+
+
+class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A model version.
+
+    Attributes:
+        name: Its number here and the beginning of its digest.
+        recipe: How it was made.
+        episode: Which episode made it; null for one brought in.
+        registered: Its version in MLflow; empty until it is registered.
+    """
+
+    name: str
+    recipe: str
+    episode: int | None
+    registered: str
+
+
+class RiskStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The wrong-promotion budget.
+
+    Attributes:
+        per_30_days: The setting.
+        left: Not spent now.
+        next_rollout: What the next rollout would get.
+        returns_at_s: Engine time at which the oldest spent part comes back.
+    """
+
+    per_30_days: float
+    left: float
+    next_rollout: float
+    returns_at_s: float | None
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """How a model stands.
+
+    Attributes:
+        model: Its name.
+        task_type: Classification or regression.
+        owner: The process behind it.
+        engine_time_ms: Epoch milliseconds.
+        events: Events scored.
+        labels: Labels joined.
+        served_loss: Mean loss of the served answers over all labels; null before the first.
+        counts: What was counted, by name.
+        positions: Next offset by ``topic/partition``.
+        routes: By name.
+        versions: Every model version.
+        meta_init: Digest of the meta-learned start; empty when there is none.
+        waiting_champion: Digest of a first champion that the next start takes; empty: none.
+        waiting_meta_init: The same for a meta-init.
+        risk: The wrong-promotion budget.
+        outbox: Effects that wait for MLflow or the decisions topic.
+        decisions: The last ones, oldest first.
+    """
+
+    model: str
+    task_type: str
+    owner: OwnerStatus
+    engine_time_ms: int
+    events: int
+    labels: int
+    served_loss: float | None
+    counts: dict[str, int]
+    positions: dict[str, int]
+    routes: dict[str, RouteStatus]
+    versions: list[VersionStatus]
+    meta_init: str
+    waiting_champion: str
+    waiting_meta_init: str
+    risk: RiskStatus
+    outbox: int
+    decisions: list[Decision]

@@ -1,0 +1,254 @@
+import multiprocessing
+from dataclasses import replace
+from itertools import count
+
+import numpy as np
+import pytest
+import torch
+
+from adapters.bake_off import BakeOff, run_bake_off
+from adapters.examples import Examples
+from adapters.feature_schema import Feature, FeatureSchema, Rows
+from adapters.meta_init import pack_meta_init
+from adapters.meta_jobs import Share, as_arrays
+from adapters.meta_loops import train_maml, train_reptile
+from adapters.meta_settings import MetaTrainData, MetaTrainingError, MetaTrainSettings, Progress
+from adapters.meta_training import meta_train
+from adapters.meta_workers import run_shares
+from adapters.model_file import Architecture
+from adapters.modules import MLP
+from adapters.recipes import MLP_PATH
+from adapters.tasks import TaskData, TaskSampler, TaskSet
+from tests.adapters.lanes import (
+    KINDS,
+    QUICK,
+    line,
+    line_init,
+    parcels,
+    plan_data,
+    plan_init,
+    plans,
+)
+
+BRIEF = replace(QUICK, maml_steps=6, reptile_steps=6, validation_episodes=2)
+EMPTY = Examples(Rows(np.empty((0, KINDS))))
+
+
+def table(init_table: object) -> dict[str, object]:
+    assert isinstance(init_table, dict)
+    return init_table
+
+
+def test_processes_change_nothing_and_progress_arrives() -> None:
+    seen: list[Progress] = []
+    spawned = meta_train(plan_data(), replace(QUICK, processes=2), seen.append)
+    assert pack_meta_init(spawned) == pack_meta_init(plan_init())
+    assert {p.job for p in seen} == {"maml", "reptile", "joint"}
+    last = {p.job: p for p in seen}
+    assert (last["maml"].step, last["maml"].steps) == (80, 80)
+    assert last["reptile"].loss < 1
+    assert multiprocessing.active_children() == []
+
+
+def test_another_seed_gives_another_start() -> None:
+    one, two = (meta_train(plan_data(8), replace(BRIEF, seed=seed)) for seed in (1, 2))
+    assert pack_meta_init(one) != pack_meta_init(two)
+
+
+def test_the_starts_beat_fine_tuning_the_joint_model_on_unseen_tasks() -> None:
+    validation = plan_init().validation
+    rival = table(table(validation["joint"])["fine_tuned_loss_by_support"])
+    rivals = [value for value in rival.values() if isinstance(value, float)]
+    losses: dict[str, float] = {}
+    for name in ("maml", "reptile"):
+        loss = table(validation[name])["loss"]
+        assert isinstance(loss, float)
+        assert loss < 0.1
+        assert loss < sum(rivals) / len(rivals)
+        losses[name] = loss
+    assert plan_init().recommended == min(losses, key=lambda name: losses[name])
+
+
+def test_lineage_names_every_row_and_validation_tasks_train_nothing() -> None:
+    init = plan_init()
+    assert init.trained_on.tolist() == list(range(20 * 40))
+    train, validation = (table(init.info[part])["tasks"] for part in ("train", "validation"))
+    assert isinstance(train, list)
+    assert isinstance(validation, list)
+    assert len(train) == 17
+    assert len(validation) == 3
+    assert not set(train) & set(validation)
+
+
+def test_small_tasks_are_left_out_by_name() -> None:
+    data = plan_data(6)
+    kept = np.flatnonzero(np.array(data.tasks) != "plan-2")
+    few = np.concatenate([kept, np.flatnonzero(np.array(data.tasks) == "plan-2")[:10]])
+    smaller = MetaTrainData(
+        data.schema, data.examples.take(few), tuple(data.tasks[i] for i in few), data.class_names
+    )
+    init = meta_train(smaller, BRIEF)
+    assert init.info["left_out"] == ["plan-2"]
+    assert not set(range(80, 120)) & set(init.trained_on.tolist())
+
+
+def test_too_few_tasks_are_refused() -> None:
+    with pytest.raises(MetaTrainingError, match="only 2 of 2 tasks have 24 or more"):
+        meta_train(plan_data(2), BRIEF)
+    with pytest.raises(MetaTrainingError, match="only 0 of 6 tasks have 200"):
+        meta_train(plan_data(6), replace(BRIEF, query=188))
+    with pytest.raises(MetaTrainingError, match="name a task column"):
+        meta_train(replace(plan_data(6), tasks=()), BRIEF)
+
+
+def test_regression_works_end_to_end() -> None:
+    init = line_init()
+    assert init.target_mean == pytest.approx(100, abs=5)
+    support, query, holdout = (
+        line(2.2, 12, 50, 10_000),
+        line(2.2, 30, 51, 20_000),
+        line(2.2, 50, 52, 30_000),
+    )
+    results = run_bake_off(
+        BakeOff(("maml", "reptile", "scratch"), support, query, holdout, meta_init=init)
+    )
+    by_name = {result.name: result for result in results}
+    assert [result.outcome for result in results] == ["ok"] * 3
+    for name in ("maml", "reptile"):
+        assert by_name[name].holdout_losses.mean() < 0.1
+        assert by_name[name].curve[-1][1] < by_name[name].curve[0][1]
+    model = by_name["maml"].model
+    assert model is not None
+    assert model.task_type == "regression"
+    errors = np.abs(model.predict(holdout.rows).values - holdout.values)
+    assert errors.mean() < 4  # of values that spread over 78 .. 122
+
+
+def test_n_way_starts_adapt_to_classes_of_any_name() -> None:
+    rng = np.random.default_rng(0)
+    centers = rng.normal(0, 3, (12, 4))
+    kind = np.repeat(np.arange(12), 30)
+    schema = FeatureSchema((Feature("x", "tensor", (4,)),))
+
+    def draw(kinds: np.ndarray[tuple[int], np.dtype[np.intp]], first: int) -> Examples:
+        rows = Rows(centers[kinds] + rng.normal(0, 0.3, (len(kinds), 4)))
+        keys = np.arange(first, first + len(kinds), dtype=np.uint64)
+        return Examples(rows, tuple(f"kind-{k}" for k in kinds), keys=keys)
+
+    settings = replace(QUICK, ways=3, validation_fraction=0.25)
+    init = meta_train(MetaTrainData(schema, draw(kind, 0)), settings)
+    assert init.slots == 3
+    assert init.class_names == ()
+    assert init.joint == {}
+    three = np.array([1, 5, 9])
+    support, holdout = draw(np.repeat(three, 2), 10_000), draw(np.repeat(three, 20), 20_000)
+    (result,) = run_bake_off(BakeOff(("maml",), support, support.take([]), holdout, meta_init=init))
+    assert result.outcome == "ok"
+    assert result.holdout_losses.mean() < 0.2
+
+
+class ManualClock:
+    """A clock that moves by the same amount every time somebody looks."""
+
+    def __init__(self, tick_s: float) -> None:
+        self._ticks = count(0)
+        self.tick_s = tick_s
+
+    def __call__(self) -> float:
+        return next(self._ticks) * self.tick_s
+
+
+def sampler(value: float = 0.0) -> TaskSampler:
+    keys = np.arange(40, dtype=np.uint64)
+    inputs = torch.full((40, 2), value)
+    return TaskSampler(TaskSet((TaskData("a", inputs, torch.arange(40) % 2, keys),)))
+
+
+def test_a_slow_machine_takes_fewer_steps_and_says_so() -> None:
+    seen: list[Progress] = []
+    settings = replace(QUICK, reptile_steps=1000, max_seconds=20)
+    slow = train_reptile(
+        MLP(2, [3], 2),
+        "classification",
+        sampler(),
+        settings,
+        clock=ManualClock(1.0),
+        report=seen.append,
+    )
+    assert slow.planned == 1000
+    assert slow.steps == 19
+    assert seen[-1].step == seen[-1].steps == 19
+    quick = train_reptile(
+        MLP(2, [3], 2),
+        "classification",
+        sampler(),
+        replace(settings, reptile_steps=30),
+        clock=ManualClock(0.001),
+        report=seen.append,
+    )
+    assert quick.steps == 30
+
+
+@pytest.mark.parametrize("train", [train_maml, train_reptile])
+def test_divergence_is_an_error_that_says_what_to_lower(train: object) -> None:
+    assert train in (train_maml, train_reptile)
+    loop = train_maml if train is train_maml else train_reptile
+    with pytest.raises(
+        MetaTrainingError, match="no finite loss for 20 meta-steps; lower step_size"
+    ):
+        loop(
+            MLP(2, [3], 2),
+            "classification",
+            sampler(float("nan")),
+            QUICK,
+            clock=ManualClock(0.001),
+            report=lambda _: None,
+        )
+
+
+def a_share(settings: MetaTrainSettings, rows: int = 60) -> Share:
+    keys = np.arange(rows, dtype=np.uint64)
+    made = parcels(plans()[0], rows, 0)
+    inputs = torch.from_numpy(made.rows.numbers.astype(np.float32))
+    task = TaskData("a", inputs, torch.tensor([int(x == "B") for x in made.labels]), keys)
+    architecture = Architecture(MLP_PATH, {"inputs": KINDS, "hidden": [4], "outputs": 2})
+    arrays = as_arrays(TaskSet((task,)))
+    return Share(("maml",), architecture, "classification", arrays, arrays, settings)
+
+
+def test_a_workers_error_is_raised_here_and_nobody_stays_behind() -> None:
+    with pytest.raises(MetaTrainingError, match=r"maml: ValueError: .*fewer than 12 support"):
+        run_shares([a_share(QUICK, rows=13)], lambda _: None, timeout_s=60)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_worker_past_its_time_is_killed() -> None:
+    endless = replace(QUICK, maml_steps=10**9, max_seconds=10**6)
+    with pytest.raises(MetaTrainingError, match="ran past 4 s and was killed"):
+        run_shares([a_share(endless)], lambda _: None, timeout_s=4)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_failing_progress_callback_ends_the_workers() -> None:
+    def stop(_: Progress) -> None:
+        raise KeyboardInterrupt
+
+    endless = replace(QUICK, maml_steps=10**9, max_seconds=10**6)
+    with pytest.raises(KeyboardInterrupt):
+        run_shares([a_share(endless)], stop, timeout_s=60)
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"algorithms": ("magic",)}, "algorithms is"),
+        ({"support": 0}, "support is 0; use a number > 0"),
+        ({"max_seconds": float("nan")}, "max_seconds is nan"),
+        ({"validation_fraction": 1.5}, "validation_fraction is 1.5"),
+        ({"ways": 5}, "multiples of it"),
+    ],
+)
+def test_wrong_settings_name_key_value_and_fix(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(QUICK, **change)  # type: ignore[arg-type]
