@@ -18,7 +18,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-VERBS = ("run", "replay")
+VERBS = (
+    "init",
+    "check",
+    "meta_train",
+    "model",
+    "run",
+    "produce",
+    "status",
+    "rollout_verbs",
+    "signal",
+    "replay",
+    "schema",
+)
 """Modules of ``pipeline.commands``, in the order of the help."""
 
 

@@ -46,10 +46,24 @@ def carry_out(turn: Turn, control: Control, time_ms: int) -> None:
             case _:
                 said = f"{control.verb} by {control.by}: {control.reason or 'no reason given'}"
                 turn.decide("command", control.route, said, **_facts(control))
+                _same_candidate(turn, control, route)
                 verb = ROLLOUT_VERBS[control.verb]
                 command(turn, control.route, verb, control.by, control.reason)
     except VerbError as error:
         _refuse(turn, control, str(error))
+
+
+def _same_candidate(turn: Turn, control: Control, route: RouteCore) -> None:
+    """Refuse a review of another candidate than the one that waits now."""
+    if not control.digest or route.rollout is None:
+        return
+    episode = turn.version(route.rollout_candidate).episode
+    packet = turn.core.packets.get(episode or 0, "")
+    if not packet.startswith(control.digest):
+        raise VerbError(
+            f"{control.verb}: the candidate's review packet is {packet[:8] or 'not known'}, not "
+            f"{control.digest}; read that one first"
+        )
 
 
 def _facts(control: Control) -> dict[str, object]:
@@ -79,6 +93,7 @@ def _announce(turn: Turn, control: Control, route: RouteCore, time_ms: int) -> N
     )
     _interrupt(turn, control, route)
     turn.core.count("signals_announced")
+    turn.state.monitors[control.route].announced_task(control.task)
     episode = open_episode(turn, control.route, "announced", signal)
     episode.task, episode.life = control.task, control.life
     episode.example_ids = list(control.examples)

@@ -38,6 +38,7 @@ from pipeline.registry_outbox import RegistryOutbox
 from pipeline.registry_process import RegistryProcess
 from pipeline.settings import Settings
 from pipeline.state_file import StateFile, wall_s
+from pipeline.tracking_store import artifacts_folder, tracking_uri
 from pipeline.watchdog import Watchdog
 
 STAND_BY_S = 1.0
@@ -107,7 +108,7 @@ class Daemon:
         self._worker = AdaptationWorker(settings.episode.timeout_s)
         process = RegistryProcess(
             tracking_uri(settings),
-            settings.state_dir / "mlflow-artifacts",
+            artifacts_folder(settings),
             settings.model.name,
             settings.registry.poll_s,
         )
@@ -301,10 +302,3 @@ class Daemon:
         if self._ready.is_set():
             return 200, "text/plain", b"ready\n"
         return 503, "text/plain", b"not ready: starting or standing by\n"
-
-
-def tracking_uri(settings: Settings) -> str:
-    """Return where MLflow keeps its runs: the configured server, else a file beside the state."""
-    if settings.registry.tracking_uri:
-        return settings.registry.tracking_uri
-    return f"sqlite:///{(settings.state_dir / 'mlflow.db').resolve()}"

@@ -16,7 +16,7 @@ from adapters.bake_off_codec import decode_results
 from adapters.model_file import lineage_key, model_digest
 from deploy.gate import GateResult, judge_holdout, least_holdout
 from deploy.rollout import Verdict
-from detectors.signals import Signal
+from detectors.signals import Signal, SignalKind
 from pipeline.answers import answers_of
 from pipeline.core_state import Candidate, Episode, EpisodeKind, Request
 from pipeline.example_buffer import Example, rows_of
@@ -29,7 +29,8 @@ from pipeline.turn import Turn
 
 ZERO_STEP = ("frozen", "recalled")
 
-UNRESOLVED = ("rejected by the gate", "failed", "too few labels")
+NOT_LOOKED_INTO = ("failed", "too few labels")
+UNRESOLVED = ("rejected by the gate", *NOT_LOOKED_INTO)
 """Outcomes after which the signal is looked at again: it is acted on if it is still true."""
 
 
@@ -103,7 +104,7 @@ def end_episode(
     route.episode = None
     if outcome != "candidate":
         turn.state.monitors[name].recalibrate()
-    if outcome in UNRESOLVED and episode.kind == "drift" and route.waiting is None:
+    if episode.kind == "drift" and route.waiting is None and _unresolved(episode, outcome):
         route.waiting = episode.signal
     route.action_label, route.action_ms = core.labels, core.time_ms
     turn.decide(
@@ -115,8 +116,19 @@ def end_episode(
         outcome=outcome,
         recipes=episode.recipes,
         winner=episode.winner,
+        result=episode.candidate.result if episode.candidate else "",
         labels_used=core.labels - episode.opened_label,
     )
+
+
+def _unresolved(episode: Episode, outcome: str) -> bool:
+    """Whether the signal is looked at again.
+
+    A label-free one is answered once an episode has compared models on the labels: nothing would
+    ever make it untrue, so that it would come back for ever.
+    """
+    answered = episode.signal.kind is not SignalKind.ERROR and outcome not in NOT_LOOKED_INTO
+    return outcome in UNRESOLVED and not answered
 
 
 def overdue(turn: Turn, episode: Episode) -> bool:

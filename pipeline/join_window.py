@@ -241,8 +241,9 @@ class JoinWindow:
 
     def hold_early(self, event_id: str, label: float) -> None:
         """Keep a label whose event has not come; the oldest becomes an orphan when full."""
-        self.early[event_id] = label
-        self.early_added[event_id] = label
+        for known in (self.early, self.early_added):  # a later word takes its place at the end
+            known.pop(event_id, None)
+            known[event_id] = label
         self.early_removed.discard(event_id)
         if len(self.early) > self.early_capacity:
             gone, _ = self.early.popitem(last=False)
@@ -257,8 +258,8 @@ class JoinWindow:
         return label
 
     def _forget_early(self, event_id: str) -> None:
-        if self.early_added.pop(event_id, None) is None:
-            self.early_removed.add(event_id)
+        self.early_added.pop(event_id, None)
+        self.early_removed.add(event_id)  # an earlier transaction may have written it
 
     def since(self, position: int) -> Iterator[ScoredRows]:
         """Yield the rows at ``position`` and later, oldest first."""

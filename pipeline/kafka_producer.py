@@ -5,6 +5,7 @@ acknowledged are counted here, and the oldest is waited for when there are too m
 """
 
 from collections import deque
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,7 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from pipeline.kafka_source import connection
-from pipeline.producer import Stream
+from pipeline.records import Stream
 
 if TYPE_CHECKING:
     from pipeline.settings import KafkaSettings
@@ -25,22 +26,22 @@ class ProduceError(Exception):
 
 
 class KafkaOutlet:
-    """An outlet into the events and labels topics; a context manager that closes at the end.
+    """An outlet into the input topics; a context manager that closes at the end.
 
     Record timestamps are the time of sending.
 
     Args:
         kafka: The broker and the topics.
+        streams: Those that will be sent to; each topic must exist.
 
     Raises:
         ProduceError: No broker answers, or a topic does not exist.
     """
 
-    def __init__(self, kafka: "KafkaSettings") -> None:
-        self._topics: dict[Stream, str] = {
-            "events": kafka.topics.events,
-            "labels": kafka.topics.labels,
-        }
+    def __init__(
+        self, kafka: "KafkaSettings", streams: Sequence[Stream] = ("events", "labels")
+    ) -> None:
+        self._topics: dict[Stream, str] = {s: getattr(kafka.topics, s) for s in streams}
         self._timeout_s = kafka.request_timeout_ms / 1000 * 2
         self._in_flight: deque[Any] = deque()
         try:

@@ -6,7 +6,7 @@ except in ``exactly_once``, where it tells whether the last transaction came thr
 """
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -23,6 +23,10 @@ Positions = dict[tuple[str, int], int]
 
 LOOK_FOR_PARTITIONS_S = 30.0
 COMMIT_EVERY_S = 5.0
+CAUGHT_UP_POLLS = 5
+AHEAD_MS = 1000
+"""How far labels and commands may run ahead of unread events, by record time."""
+
 _CALL_MS = 15_000
 
 
@@ -94,6 +98,9 @@ class KafkaSource:
                 f"({error}): start it or correct the address"
             ) from error
         self._assigned: list[Any] = []
+        self._newest_ms: dict[str, int] = {}
+        self._held: set[str] = set()
+        self._polls_without_events = 0
         if accept_lost:
             self._accept_lost()
         self._assign()
@@ -123,6 +130,7 @@ class KafkaSource:
         for tp in wanted:
             self._consumer.seek(tp, self._known[tp.topic, tp.partition])
         self._assigned = wanted
+        self._held = set()
 
     def _check_not_lost(self, partitions: Iterable[Any]) -> None:
         partitions = list(partitions)
@@ -165,13 +173,47 @@ class KafkaSource:
             self._check_not_lost(self._assigned)
             raise
         if not found:
+            self._keep_step(())
             return None
         host_ms = int(time.time() * 1000)
         chunks = [self._chunk(tp, records, host_ms) for tp, records in found.items()]
-        chunks.sort(key=lambda c: (c.stream, c.topic, c.partition))
         for chunk in chunks:
             self._known[chunk.topic, chunk.partition] = chunk.offsets[-1] + 1
+        self._keep_step(chunks)
+        chunks.sort(key=lambda c: (c.stream, c.topic, c.partition))
         return Poll(tuple(chunks), host_ms)
+
+    def _keep_step(self, chunks: Sequence[Chunk]) -> None:
+        """Hold labels and commands back while they run ahead of events that are still unread.
+
+        After a long pause every topic has a backlog. Read at full speed, labels would come before
+        their events by more than may wait, and be lost as orphans.
+        """
+        for chunk in chunks:
+            newest = max(self._newest_ms.get(chunk.stream, 0), chunk.times_ms[-1])
+            self._newest_ms[chunk.stream] = newest
+        events = any(c.stream == "events" for c in chunks)
+        self._polls_without_events = 0 if events else self._polls_without_events + 1
+        # Offsets of transaction markers are never read, so "unread" alone could last for ever.
+        behind = self._polls_without_events < CAUGHT_UP_POLLS and any(
+            self._streams[tp.topic] == "events" and self._unread(tp) for tp in self._assigned
+        )
+        events_ms = self._newest_ms.get("events", 0)
+        for stream in ("labels", "control"):
+            ahead = behind and self._newest_ms.get(stream, 0) > events_ms + AHEAD_MS
+            if ahead == (stream in self._held):
+                continue
+            partitions = [tp for tp in self._assigned if self._streams[tp.topic] == stream]
+            if ahead:
+                self._held.add(stream)
+                self._consumer.pause(*partitions)
+            else:
+                self._held.discard(stream)
+                self._consumer.resume(*partitions)
+
+    def _unread(self, tp: Any) -> bool:
+        end = self._consumer.highwater(tp)
+        return end is None or self._known[tp.topic, tp.partition] < int(end)
 
     def _chunk(self, tp: Any, records: list[Any], host_ms: int) -> Chunk:
         return Chunk(

@@ -60,8 +60,18 @@ def _take(turn: Turn, label: Label) -> None:
     elif turn.state.buffers[ONE_ROUTE].find(label.id) is not None:
         _correct(turn, label.id, value)
     else:
-        turn.core.count("early_labels")
-        window.hold_early(label.id, value)
+        _hold_early(turn, label.id, value)
+
+
+def _hold_early(turn: Turn, event_id: str, value: float) -> None:
+    """Keep a label until its event comes; a different one takes its place, nothing is judged."""
+    window = turn.state.window
+    waiting = window.early.get(event_id)
+    if waiting == value:
+        turn.core.count("duplicate_labels")
+        return
+    turn.core.count("early_labels" if waiting is None else "corrected_labels")
+    window.hold_early(event_id, value)
 
 
 def _arrive(turn: Turn, event_id: str, value: float) -> None:

@@ -149,4 +149,11 @@ def json_schema(topic: str) -> dict[str, object]:
     Raises:
         KeyError: No such topic; the names are the keys of ``MESSAGES``.
     """
-    return msgspec.json.schema(MESSAGES[topic])
+    return msgspec.json.schema(MESSAGES[topic], schema_hook=_anything)
+
+
+def _anything(kind: type) -> dict[str, object]:
+    """Let a decision's facts be any JSON."""
+    if kind is not object:
+        raise NotImplementedError
+    return {"description": "Any JSON value."}

@@ -1,5 +1,7 @@
 """The numbers at /metrics. Names are a contract: docs/metrics.md lists them."""
 
+import gc
+import time
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -127,6 +129,14 @@ class Metrics:
             names,
             registry=self.registry,
         )
+        self._collections = Gauge(
+            "metadrift_gc_seconds",
+            "Seconds spent in Python's garbage collector since the start.",
+            names,
+            registry=self.registry,
+        )
+        self._collecting_since, self._collected_s = 0.0, 0.0
+        gc.callbacks.append(self._collection)
         self.polls = Counter(
             "metadrift_polls", "Polls that returned records.", names, registry=self.registry
         ).labels(model)
@@ -170,6 +180,14 @@ class Metrics:
             if route.rollout is not None and route.rollout.phase.value == "canary":
                 weight = route.rollout.plan.weights[route.rollout.step]
             self._weight.labels(model, name).set(weight)
+
+        self._collections.labels(model).set(self._collected_s)
+
+    def _collection(self, phase: str, _: dict[str, int]) -> None:
+        if phase == "start":
+            self._collecting_since = time.perf_counter()
+        else:
+            self._collected_s += time.perf_counter() - self._collecting_since
 
     def lag(self, by_topic: dict[str, int]) -> None:
         """Copy how far the daemon is behind."""

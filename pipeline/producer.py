@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import msgspec
 
 from pipeline.data_file import FileRow
 from pipeline.label_schedule import EventItem, LabelItem, schedule
-
-Stream: TypeAlias = Literal["events", "labels"]
+from pipeline.records import Stream
 
 MOST_WAITING = 100_000
 """Labels that may wait for their time; past that the events wait for the labels."""

@@ -26,6 +26,7 @@ from deploy.rollout import (
     end_probation,
     start,
 )
+from detectors.signals import Signal, SignalKind
 from pipeline.core_state import Before, Candidate, Episode, RouteCore
 from pipeline.recording import record_rollout, register
 from pipeline.settings import RolloutSettings
@@ -177,10 +178,19 @@ def _moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
     if after.phase.terminal:
         route.rollout = None
         if after.phase in (Phase.ROLLED_BACK, Phase.EXPIRED) and route.waiting is None:
-            route.waiting = route.rollout_signal
+            route.waiting = _still_open(route.rollout_signal)
+        if before.suspect and after.phase is Phase.REJECTED:
+            # A person says that the labels were wrong: what was learned from them is void.
+            turn.state.monitors[name].forget_losses(turn.version(route.champion).losses)
+            route.waiting = None
         route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
         turn.effect("alias", f"rollout-{after.id}-no-candidate", alias="candidate", number=0)
         _written(turn, after)
+
+
+def _still_open(signal: Signal | None) -> Signal | None:
+    """Return the signal to look at again; a label-free one was answered by the labels."""
+    return signal if signal is not None and signal.kind is SignalKind.ERROR else None
 
 
 def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
@@ -314,6 +324,8 @@ def _suspicion(turn: Turn, name: str) -> str | None:
     if turn.settings.model.task_type == "regression":
         return None
     rollout = route.rollout
+    if rollout is not None and rollout.kind == "announced":
+        return None  # somebody has said that the rules change
     if rollout is not None and rollout.phase is not Phase.PROMOTING:
         number, since = route.champion, route.rollout_change_point
         reference = turn.state.monitors[name].reference_loss

@@ -79,6 +79,11 @@ class RouteMonitors:
         signal = self._novelty.see_task(name, position)
         return [] if signal is None else [signal]
 
+    def announced_task(self, name: str) -> None:
+        """Take the name of a task that somebody announced: its events are no surprise."""
+        self._changed.add("novelty")
+        self._novelty.learn_task(name)
+
     def scored(self, prediction: Prediction, position: int) -> list[Signal]:
         """Take the champion's forward pass over consecutive events from ``position`` on."""
         detect = self._settings.detect
@@ -134,12 +139,17 @@ class RouteMonitors:
             champion: Names the classes that are known.
             losses: Its own holdout losses, which prime the error detectors.
         """
-        for monitor in self._errors.values():
-            monitor.reset(losses)
+        self.forget_losses(losses)
         for name in champion.class_names:
             self._novelty.learn_class(name)
-        self._changed.update((*self._errors, "novelty"))
+        self._changed.add("novelty")
         self.recalibrate()
+
+    def forget_losses(self, losses: Sequence[float]) -> None:
+        """Start the error detectors anew, primed with the champion's own holdout losses."""
+        for monitor in self._errors.values():
+            monitor.reset(losses)
+        self._changed.update(self._errors)
 
     def recalibrate(self) -> None:
         """Learn the reference anew from the coming events: what alarmed is normal now."""

@@ -148,6 +148,10 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
         )
     )
     core.count("events", n)
+    monitors = turn.state.monitors[ONE_ROUTE]
+    for position, event in enumerate(events, start):
+        if event.task is not None:
+            raise_signals(turn, ONE_ROUTE, monitors.saw_task(event.task, position))
     _publish(turn, events, served, serving)
 
 

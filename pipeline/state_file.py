@@ -198,13 +198,16 @@ class StateFile:
     @contextmanager
     def _owned(self) -> Iterator[None]:
         with self._write():
-            row = self._db.execute("SELECT owner_epoch FROM owner").fetchone()
-            if row is None or row[0] != self.epoch:
-                raise NotOwnerError(
-                    f"another process has owned {self.path} since owner_epoch "
-                    f"{row[0] if row else 0} (ours was {self.epoch}): stopping"
-                )
+            self._check_owner()
             yield
+
+    def _check_owner(self) -> None:
+        row = self._db.execute("SELECT owner_epoch FROM owner").fetchone()
+        if row is None or row[0] != self.epoch:
+            raise NotOwnerError(
+                f"another process has owned {self.path} since owner_epoch "
+                f"{row[0] if row else 0} (ours was {self.epoch}): stopping"
+            )
 
     # ---------------------------------------------------------------- the fold
 
@@ -315,7 +318,12 @@ class StateFile:
     # ---------------------------------------------------------------- the outbox
 
     def pending(self, kinds: Iterable[str], limit: int = 100) -> list[QueuedEffect]:
-        """Return the oldest effects of these kinds that wait to be carried out."""
+        """Return the oldest effects of these kinds that wait to be carried out.
+
+        Raises:
+            NotOwnerError: Another process has taken over; the effects are its to carry out.
+        """
+        self._check_owner()
         wanted = list(kinds)
         marks = ",".join("?" * len(wanted))
         rows = self._db.execute(

@@ -124,8 +124,8 @@ def _route(settings: Settings, core: Core, route: RouteCore) -> RouteStatus:
         earlier=[core.versions[number].name for number in route.earlier],
         labels_since_champion=core.labels - route.champion_since_label,
         episode=_episode(settings, core, route.episode) if route.episode else None,
-        rollout=_rollout(route.rollout) if route.rollout else None,
-        probation=_rollout(route.probation) if route.probation else None,
+        rollout=_rollout(core, route.rollout) if route.rollout else None,
+        probation=_rollout(core, route.probation) if route.probation else None,
         waiting=f"{waiting.kind.value} ({waiting.detector}) at {waiting.at}" if waiting else None,
     )
 
@@ -145,8 +145,9 @@ def _episode(settings: Settings, core: Core, episode: Episode) -> EpisodeStatus:
     )
 
 
-def _rollout(rollout: Rollout) -> RolloutStatus:
+def _rollout(core: Core, rollout: Rollout) -> RolloutStatus:
     evidence, pause = rollout.evidence, rollout.pause
+    made_by = next(v.episode for v in core.versions.values() if v.name == rollout.candidate)
     return RolloutStatus(
         id=rollout.id,
         candidate=rollout.candidate,
@@ -166,6 +167,7 @@ def _rollout(rollout: Rollout) -> RolloutStatus:
         e_worse=evidence.worse.e_value(),
         wrong_served=rollout.wrong_served,
         paused=None if pause is None else f"{pause.cause}: {pause.reason}",
+        packet=core.packets.get(made_by or 0, "")[:8],
         reason=rollout.reason,
     )
 

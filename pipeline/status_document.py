@@ -76,6 +76,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
         e_worse: Evidence of harm.
         wrong_served: Wrong answers that the candidate has served.
         paused: Why it stands still; null when it does not.
+        packet: First 8 digits of the digest of its review packet; empty when there is none.
         reason: Why it stands where it stands.
     """
 
@@ -97,6 +98,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     e_worse: float
     wrong_served: int
     paused: str | None
+    packet: str
     reason: str
 
 

@@ -5,7 +5,6 @@ bake-offs at once in this process, and keeps what came out.
 """
 
 import json
-import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -39,12 +38,10 @@ from tests.pipeline.small_worlds import (
     features,
     lane_champion,
 )
+from tests.pipeline.state_tables import tables_of
 
 START_MS = 1_700_000_000_000
 EVENT_MS = 100
-FOLDED = ("core", "monitor", "scored", "label", "early_label", "example", "decision")
-"""The tables that hold the state; the others hold what leads to it or what it calls for."""
-
 QUICK: dict[str, dict[str, object]] = {
     "detect": {"confidence": False, "features": False},
     "trigger": {"warm_up_labels": 5, "cool_down_labels": 5},
@@ -295,12 +292,3 @@ class Loop:
             assert target.acquire(0.0)
             refold(self.settings, self.file, target, self.fold.shelf, self.topics.read)
             return tables_of(target.path)
-
-
-def tables_of(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return the rows of the tables that hold the state, in key order."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
-        return {
-            name: sorted(db.execute(f"SELECT * FROM {name}").fetchall(), key=repr)  # noqa: S608
-            for name in FOLDED
-        }

@@ -91,8 +91,9 @@ class Generator:
         self._rng = np.random.default_rng(seed)
 
     def rows(self, n: int, shift: Sequence[float] = (0.0,) * FEATURES) -> NDArray[np.float64]:
-        """Return ``(n, 4)`` numbers around ``shift``."""
-        found: NDArray[np.float64] = self._rng.normal(0, 1, (n, FEATURES)) + np.array(shift)
+        """Return ``(n, 4)`` numbers near -1 and 1, moved by ``shift``."""
+        signs = self._rng.choice([-1.0, 1.0], (n, FEATURES))
+        found: NDArray[np.float64] = signs + self._rng.normal(0, 0.3, signs.shape) + shift
         return found
 
     def chance(self, share: float) -> bool:

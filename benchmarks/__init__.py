@@ -1,0 +1,1 @@
+"""Claims about speed and quality, each from a command, with baselines in the same run."""

@@ -1,0 +1,215 @@
+"""``metadrift meta-train``: starts for few-step adaptation, and the first champion."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.commands.columns import (
+    FEATURES,
+    GROUP,
+    ID,
+    LABEL,
+    TASK,
+    columns_from,
+    feature_file,
+    open_rows,
+)
+from pipeline.commands.common import (
+    CONFIG,
+    DEFAULT_CONFIG,
+    EXIT_CONFIG,
+    EXIT_DATA,
+    EXIT_REGISTRY,
+    JSON,
+    fail,
+    print_json,
+    settings_from,
+)
+
+if TYPE_CHECKING:
+    from adapters.meta_settings import MetaTrainSettings
+    from pipeline.meta_run import MetaRunResult
+    from pipeline.settings import Settings
+
+HELP = """Train Reptile and MAML starts over tasks, and a first champion where there is none.
+
+Tasks come from a column (--task) or are drawn as N-way K-shot episodes over the classes (--ways,
+--shots). The result waits in the state folder for the daemon's next start; MLflow gets a run and
+the meta-init as a version of NAME-meta-init, alias meta-init.
+
+Example: metadrift meta-train history.csv --label churned --task region -c metadrift.yaml
+
+Example: metadrift meta-train glyphs.parquet --label glyph --ways 5 --shots 4
+
+Exit codes: 0 done, 2 options or configuration, 3 data (too few tasks among it), 9 trained and kept
+here, but MLflow could not be told: run it again when it is back (same seed, same result).
+"""
+
+REGISTRATION_S = 120.0
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("meta-train", help=HELP)(meta_train)
+
+
+def meta_train(
+    file: Annotated[Path, typer.Argument(help="CSV, JSONL (also .gz, .xz) or Parquet.")],
+    label: LABEL = None,
+    task: TASK = None,
+    id: ID = None,  # noqa: A002 - the option's name
+    group: GROUP = None,
+    features: FEATURES = None,
+    ways: Annotated[
+        int | None, typer.Option(min=2, help="N-way episodes over the classes, not a task column.")
+    ] = None,
+    shots: Annotated[int, typer.Option(min=1, help="With --ways: examples per class.")] = 5,
+    support: Annotated[
+        int | None,
+        typer.Option(min=1, help="Labels to adapt from. Default: half of episode.support."),
+    ] = None,
+    query: Annotated[int, typer.Option(min=1, help="Examples that judge an adapted start.")] = 40,
+    champion: Annotated[
+        bool, typer.Option(help="Fit a first champion too, where there is none.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Same seed, same result.")] = 0,
+    max_seconds: Annotated[
+        float, typer.Option(min=1.0, help="Wall-clock budget of each algorithm.")
+    ] = 60.0,
+    processes: Annotated[int, typer.Option(min=1, help="Algorithms side by side.")] = 2,
+    config: CONFIG = DEFAULT_CONFIG,
+    as_json: JSON = False,
+) -> None:
+    """Train, keep, register."""
+    settings = settings_from(config)
+    known = feature_file(config)
+    columns = columns_from(known, label=label, task=task, id=id, group=group, features=features)
+    if columns.label is None:
+        fail("--label: missing; name the column of the truth", EXIT_CONFIG)
+    if ways is None and columns.task is None:
+        fail("give --task COLUMN, or --ways N --shots K over the classes", EXIT_CONFIG)
+    from adapters.meta_settings import MetaTrainingError, MetaTrainSettings
+    from pipeline.commands.progress import Bars
+    from pipeline.data_file import DataFileError
+    from pipeline.meta_run import MetaRunError, meta_run
+
+    try:
+        plan = MetaTrainSettings(
+            support=ways * shots if ways else support or max(1, settings.episode.support // 2),
+            query=ways * max(1, query // ways) if ways else query,
+            ways=ways or 0,
+            seed=seed,
+            max_seconds=max_seconds,
+            processes=processes,
+        )
+    except ValueError as error:
+        fail(str(error), EXIT_CONFIG)
+    wanted = champion and not _has_champion(settings)
+    data = open_rows(file, columns, settings, known)
+    try:
+        with Bars() as bars:
+            result = meta_run(
+                data,
+                plan,
+                settings.state_dir,
+                class_names=known.class_names if known else (),
+                champion=wanted,
+                tell=bars.tell,
+            )
+    except (DataFileError, MetaRunError, MetaTrainingError, ValueError) as error:
+        fail(str(error), EXIT_DATA)
+    if not as_json:
+        _tell(result)
+    run, version, away = _register(settings, file, plan, result)
+    if as_json:
+        print_json(_document(result, run, version, away))
+    elif not away:
+        typer.echo(f"MLflow: run {run}, version {version} of {settings.model.name}-meta-init")
+    if not as_json and _running(settings):
+        typer.echo("the daemon is running: restart it to take these")
+    if away:
+        fail(
+            f"MLflow could not be told ({away}); the result is kept in {result.folder} and the "
+            "daemon will use it: correct registry.tracking_uri or start the server, then run this "
+            "again with the same seed",
+            EXIT_REGISTRY,
+        )
+
+
+def _has_champion(settings: "Settings") -> bool:
+    """Whether the state has a champion, or one waits for the next start."""
+    from pipeline import arrivals
+    from pipeline.commands.state_view import core_here
+
+    core = core_here(settings)
+    return bool(core is not None and core.versions) or bool(
+        arrivals.read(settings.state_dir).champion
+    )
+
+
+def _running(settings: "Settings") -> bool:
+    from pipeline.commands.state_view import daemon_runs
+
+    return daemon_runs(settings)
+
+
+def _register(
+    settings: "Settings", file: Path, plan: "MetaTrainSettings", result: "MetaRunResult"
+) -> tuple[str, str, str]:
+    """Return run, version and, where MLflow could not be told, why."""
+    from pipeline.meta_run import training_record, version_record
+    from pipeline.state_file import wall_s
+    from pipeline.tracking_store import artifacts_folder, tracking_uri
+    from pipeline.training_registration import NotRegisteredError, register_training
+
+    at_ms = int(wall_s() * 1000)
+    try:
+        run, version = register_training(
+            uri=tracking_uri(settings),
+            artifacts=artifacts_folder(settings),
+            model=settings.model.name,
+            training=training_record(settings.model.name, file, plan, result, at_ms),
+            version=version_record(settings.model.name, result, at_ms),
+            folder=result.folder,
+            timeout_s=REGISTRATION_S,
+        )
+    except NotRegisteredError as error:
+        return "", "", str(error)
+    return run, version, ""
+
+
+def _document(result: "MetaRunResult", run: str, version: str, away: str) -> dict[str, object]:
+    return {
+        "meta_init": result.digest,
+        "folder": str(result.folder),
+        "recommended": result.meta_init.recommended,
+        "validation": dict(result.meta_init.validation),
+        "cut_short": result.meta_init.info.get("cut_short", []),
+        "champion": result.champion or None,
+        "champion_loss": result.champion_loss,
+        "examples": result.examples,
+        "left_out": result.left_out,
+        "seconds": round(result.seconds, 2),
+        "mlflow": {"run": run, "version": version, "away": away or None},
+    }
+
+
+def _tell(result: "MetaRunResult") -> None:
+    typer.echo(f"learned from {result.examples} rows in {result.seconds:.0f} s")
+    for why, count in result.left_out.items():
+        typer.echo(f"  left out {count}: {why}")
+    for job, table in result.meta_init.validation.items():
+        if isinstance(table, dict) and "loss" in table:
+            typer.echo(
+                f"  {job}: loss {table['loss']:.3f} on unseen tasks after {table['steps']} steps"
+            )
+    typer.echo(f"meta-init {result.digest[:15]}, recommended: {result.meta_init.recommended}")
+    if result.champion:
+        typer.echo(
+            f"first champion {result.champion[:15]}, loss {result.champion_loss:.3f} on rows it "
+            "did not train on"
+        )
+    cut = result.meta_init.info.get("cut_short")
+    if cut:
+        typer.echo(f"cut short by --max-seconds: {cut}; a larger one gives better starts")

@@ -1,0 +1,49 @@
+"""The demo's own configuration: small numbers, since its days last seconds.
+
+Everything is stated as a person would state it for a sorting centre: the least effect worth acting
+on, the risk of a wrong promotion, how many episodes may start, and waits in labels.
+"""
+
+from pathlib import Path
+
+MODEL = "sorting-centre"
+
+
+def demo_config(state_dir: Path, bootstrap_servers: str) -> dict[str, object]:
+    """Return the content of the demo's ``metadrift.yaml``.
+
+    Args:
+        state_dir: Of the daemon.
+        bootstrap_servers: The broker.
+    """
+    return {
+        "model": {"name": MODEL, "task_type": "classification"},
+        "state_dir": str(state_dir),
+        "kafka": {"bootstrap_servers": bootstrap_servers},
+        "detect": {
+            "error": {"name": "HDDMA", "params": {"drift_confidence": 0.02}},
+        },
+        "trigger": {
+            "warm_up_labels": 15,
+            "cool_down_labels": 15,
+            "actions_per_day": 24,
+        },
+        "episode": {
+            "support": 40,
+            "query": 20,
+            "holdout": 20,
+            "deadline_labels": 150,
+        },
+        "gate": {"target_from": 0.5, "target_to": 0.05, "risk": 0.05, "power": 0.8},
+        "rollout": {
+            "steps": [10, 50],
+            "least_labels": 5,
+            "acceptable_harm": 0.05,
+            "longest_wait_labels": 100,
+            "probation_labels": 40,
+            "wrong_promotions_per_30_days": 0.5,
+            "risk_per_rollout": 0.05,
+        },
+        "http": {"port": 0},
+        "log": {"format": "json"},
+    }

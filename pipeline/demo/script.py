@@ -1,0 +1,238 @@
+"""What is produced when: every message of the demo, fixed by the seed before the first is sent."""
+
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from pipeline.demo.chapters import (
+    ANNOUNCED_EXAMPLES,
+    LABEL_DELAY_S,
+    LABEL_EVERY,
+    RATE,
+    REPLACED_SHARE,
+    Stretch,
+    chapters,
+    starts,
+)
+from pipeline.demo.images import Half, Pixels, scanned, split_images
+from pipeline.demo.learning import FEATURE, plan_name
+from pipeline.demo.plans import DIGITS, LANES, Plan, draw_plans, lane, swapped
+from pipeline.messages import Control, Event, Label
+
+Topic: TypeAlias = Literal["events", "labels", "control"]
+PERSON = "shift-lead"
+PLANNER = "planning-office"
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        at_s: When it is sent, seconds after the first event.
+        topic: Where to.
+        key: Of the record.
+        value: JSON.
+    """
+
+    at_s: float
+    topic: Topic
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Script:
+    """The demo's whole stream, and the truth about it.
+
+    Attributes:
+        stretches: In order.
+        messages: By time.
+        ids: Event ids by position.
+        pixels: ``(n, 64)`` as sent.
+        truth: Right lane by position.
+        labelled: Position -> when its label is sent.
+    """
+
+    stretches: tuple[Stretch, ...]
+    messages: tuple[Message, ...]
+    ids: tuple[str, ...]
+    pixels: Pixels
+    truth: tuple[str, ...]
+    labelled: dict[int, float]
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """Position of each stretch's first event, and of the end."""
+        return starts(self.stretches)
+
+    @property
+    def ends_s(self) -> float:
+        """When the last message is sent."""
+        return self.messages[-1].at_s
+
+
+def write_script(seed: int) -> Script:
+    """Return the demo of a seed."""
+    half, stretches = split_images(seed).stream, chapters(draw_plans(seed))
+    rng = np.random.default_rng([seed, 5])
+    shown = _two_of_each(half, rng)
+    chosen = _draw_images(len(half), shown, sum(s.events for s in stretches), rng)
+    messages: list[Message] = []
+    ids: list[str] = []
+    truth: list[str] = []
+    pixels: list[Pixels] = []
+    for stretch, first in zip(stretches, starts(stretches)[:-1], strict=True):
+        images = chosen[first : first + stretch.events]
+        seen = scanned(half.pixels[images], stretch.light, rng)
+        if stretch.announced:
+            messages += _announcement(stretch, half, shown, first / RATE, rng)
+        for k, image in enumerate(images.tolist(), start=first):
+            ids.append(f"parcel-{k:05d}")
+            truth.append(lane(stretch.plan, int(half.digits[image])))
+            messages.append(_event(ids[k], k / RATE, half.names[image], seen[k - first]))
+        pixels.append(seen)
+    labelled = _labelled(len(ids), rng)
+    messages += _labels(stretches, ids, truth, labelled, rng)
+    return Script(
+        stretches,
+        tuple(sorted(messages, key=attrgetter("at_s"))),
+        tuple(ids),
+        np.concatenate(pixels),
+        tuple(truth),
+        labelled,
+    )
+
+
+def _two_of_each(half: Half, rng: np.random.Generator) -> list[int]:
+    """Return images of every digit for the announcement; the stream does not show them."""
+    each = ANNOUNCED_EXAMPLES // DIGITS
+    found = [
+        int(i)
+        for digit in range(DIGITS)
+        for i in rng.choice(np.flatnonzero(half.digits == digit), each, replace=False)
+    ]
+    return [found[i] for i in rng.permutation(len(found)).tolist()]
+
+
+def _draw_images(
+    n: int, left_out: list[int], events: int, rng: np.random.Generator
+) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+    """Return which image each event shows: one shuffled pass over the half after another."""
+    pool = np.setdiff1d(np.arange(n), left_out)
+    passes = -(-events // len(pool))
+    drawn = np.concatenate([rng.permutation(pool) for _ in range(passes)])
+    return drawn[:events].astype(np.intp)
+
+
+def _event(name: str, at_s: float, group: str, pixels: Pixels) -> Message:
+    event = Event(id=name, features={FEATURE: pixels.tolist()}, group=group)
+    return Message(at_s, "events", name.encode(), _encode(event))
+
+
+def _labelled(events: int, rng: np.random.Generator) -> dict[int, float]:
+    """Return for one event of every five when its label is sent."""
+    chosen = [
+        first + int(rng.integers(min(LABEL_EVERY, events - first)))
+        for first in range(0, events, LABEL_EVERY)
+    ]
+    return {k: k / RATE + LABEL_DELAY_S for k in chosen}
+
+
+def _label(name: str, value: str, at_s: float) -> Message:
+    return Message(at_s, "labels", name.encode(), _encode(Label(id=name, label=value)))
+
+
+def _labels(
+    stretches: tuple[Stretch, ...],
+    ids: list[str],
+    truth: list[str],
+    labelled: dict[int, float],
+    rng: np.random.Generator,
+) -> list[Message]:
+    """Return the labels as the service sends them, and what the person does about wrong ones.
+
+    At the end of the last stretch whose service was wrong the person repairs it: the wrong labels
+    are sent again, corrected, those on their way go out right, and the candidate that was made
+    from the wrong ones is rejected.
+    """
+    at = starts(stretches)
+    repaired_s = max(
+        (end / RATE for s, end in zip(stretches, at[1:], strict=True) if s.service != "right"),
+        default=0.0,
+    )
+    found: list[Message] = []
+    for stretch, first, end in zip(stretches, at, at[1:], strict=False):
+        for k in range(first, end):
+            if k not in labelled:
+                continue
+            value = _service_says(stretch, truth[k], rng)
+            if labelled[k] < repaired_s and value != truth[k]:
+                found.append(_label(ids[k], value, labelled[k]))
+                found.append(_label(ids[k], truth[k], repaired_s))
+            else:
+                found.append(_label(ids[k], truth[k], labelled[k]))
+    if repaired_s:
+        found.append(_rejection(repaired_s))
+    return found
+
+
+def _service_says(stretch: Stretch, truth: str, rng: np.random.Generator) -> str:
+    replaced, drawn = rng.random() < REPLACED_SHARE, LANES[int(rng.integers(2))]
+    match stretch.service:
+        case "right":
+            return truth
+        case "random":
+            return drawn if replaced else truth
+        case "swapped":
+            return swapped(truth)
+
+
+def _rejection(at_s: float) -> Message:
+    command = Control(
+        verb="reject",
+        id="repaired",
+        by=PERSON,
+        reason="the labelling service had swapped the lanes; its labels are repaired",
+    )
+    return Message(at_s, "control", b"*", _encode(command))
+
+
+def _announcement(
+    stretch: Stretch, half: Half, shown: list[int], at_s: float, rng: np.random.Generator
+) -> list[Message]:
+    """Return the new-task signal and its labelled examples, which bring their features along."""
+    plan: Plan = stretch.plan
+    names = [f"notice-{i:02d}" for i in range(len(shown))]
+    seen = scanned(half.pixels[shown], stretch.light, rng)
+    examples = [
+        Message(
+            at_s,
+            "labels",
+            name.encode(),
+            _encode(
+                Label(
+                    id=name,
+                    label=lane(plan, int(half.digits[image])),
+                    features={FEATURE: row.tolist()},
+                    group=half.names[image],
+                )
+            ),
+        )
+        for name, image, row in zip(names, shown, seen, strict=True)
+    ]
+    signal = Control(
+        verb="new-task",
+        id="announced",
+        by=PLANNER,
+        reason="takes force now",
+        task=plan_name(plan),
+        life="replace",
+        examples=names,
+    )
+    return [*examples, Message(at_s, "control", b"*", _encode(signal))]

@@ -1,0 +1,21 @@
+"""Every published contract as a JSON Schema; ``docs/schemas/`` holds them as written."""
+
+import msgspec
+
+from pipeline.messages import MESSAGES, json_schema
+from pipeline.report.report_schema import report_json_schema
+from pipeline.status_document import Status
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+FORMAT = "metadrift-messages/1"
+STATUS_FORMAT = "metadrift-status/1"
+
+
+def json_schemas() -> dict[str, dict[str, object]]:
+    """Return name -> JSON Schema (2020-12): the topics, ``report`` and ``status``."""
+    topics = {
+        name: {"$schema": _DIALECT, "$id": f"{FORMAT}/{name}", **json_schema(name)}
+        for name in MESSAGES
+    }
+    status = {"$schema": _DIALECT, "$id": STATUS_FORMAT, **msgspec.json.schema(Status)}
+    return {**topics, "report": report_json_schema(), "status": status}

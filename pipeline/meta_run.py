@@ -1,0 +1,209 @@
+"""From a file of labelled tasks to a meta-init on the shelf and, where there is none, a champion.
+
+The folder work of ``metadrift meta-train``; it prints nothing and calls no server.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import cast
+
+from adapters.meta_init import MetaInit
+from adapters.meta_settings import MetaTrainData, MetaTrainSettings, Progress
+from adapters.meta_training import meta_train
+from adapters.training import fit_joint
+from deploy.registry_records import ModelVersionRecord, Scalar, TrainingRecord
+from pipeline import arrivals
+from pipeline.data_file import DataFile, FileRow
+from pipeline.file_examples import FileExamples, examples_of_rows
+from pipeline.fold import shelf_of
+from pipeline.records import ModelsFound
+
+Tell = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, out of how much."""
+
+
+class MetaRunError(Exception):
+    """The file holds nothing to learn from; says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetaRunResult:
+    """What meta-training left behind.
+
+    Attributes:
+        meta_init: The trained starts.
+        digest: Of the meta-init on the shelf.
+        folder: Where it lies.
+        champion: Digest of the jointly trained first champion; empty when none was made.
+        champion_loss: Its mean loss on rows that it did not train on; None without a champion.
+        examples: Rows learned from.
+        left_out: Reason -> rows.
+        curves: Loss over steps by algorithm.
+        seconds: Wall time of the training.
+    """
+
+    meta_init: MetaInit
+    digest: str
+    folder: Path
+    champion: str
+    champion_loss: float | None
+    examples: int
+    left_out: dict[str, int]
+    curves: dict[str, tuple[tuple[int, float], ...]]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Curves:
+    tell: Tell
+    points: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+
+    def report(self, progress: Progress) -> None:
+        self.tell(progress.job, progress.step, progress.steps)
+        self.points.setdefault(progress.job, []).append((progress.step, progress.loss))
+
+
+def meta_run(
+    file: DataFile,
+    settings: MetaTrainSettings,
+    state_dir: Path,
+    *,
+    class_names: tuple[str, ...],
+    champion: bool,
+    tell: Tell,
+) -> MetaRunResult:
+    """Train, store what came of it, and leave it for the daemon's next start.
+
+    Args:
+        file: Labelled rows; its task column names the tasks unless ``settings.ways`` is set.
+        settings: How to meta-train.
+        state_dir: Of the model.
+        class_names: Order of the outputs; empty means the sorted labels.
+        champion: Whether to fit a first champion on all rows.
+        tell: Told how far it is.
+
+    Raises:
+        DataFileError: A cell cannot be read.
+        MetaRunError: No row can be learned from.
+        MetaTrainingError: Too few tasks, divergence, or a lost worker.
+    """
+    began_s = time.monotonic()
+    found, left_out = _examples(file, by_task=not settings.ways)
+    names = tuple(n for n in class_names if n) if file.task_type == "classification" else ()
+    unnamed = sorted(set(found.examples.labels) - set(names))
+    names = (*names, *unnamed) if names else ()
+    curves = _Curves(tell)
+    data = MetaTrainData(file.schema, found.examples, found.tasks, names)
+    meta_init = meta_train(data, settings, curves.report)
+    shelf = shelf_of(state_dir)
+    digest = shelf.put_meta_init(meta_init)
+    model_digest, losses, loss = "", tuple[float, ...](), None
+    if champion:
+        tell("first champion", 0, 1)
+        model = fit_joint(file.schema, found.examples, class_names=names, seed=settings.seed)
+        model_digest = shelf.put_model(model)
+        losses = tuple(cast("list[float]", model.info["holdout_losses"]))
+        loss = cast(float, model.info["holdout_loss"])
+        tell("first champion", 1, 1)
+    arrivals.announce(
+        state_dir,
+        ModelsFound(
+            champion=model_digest,
+            recipe="joint",
+            losses=losses,
+            meta_init=digest,
+            recommended=meta_init.recommended,
+        ),
+    )
+    return MetaRunResult(
+        meta_init=meta_init,
+        digest=digest,
+        folder=shelf.meta_init_folder(digest),
+        champion=model_digest,
+        champion_loss=loss,
+        examples=len(found.examples),
+        left_out=left_out,
+        curves={job: tuple(points) for job, points in curves.points.items()},
+        seconds=time.monotonic() - began_s,
+    )
+
+
+def _examples(file: DataFile, *, by_task: bool) -> tuple[FileExamples, dict[str, int]]:
+    rows: list[FileRow] = []
+    without_task = 0
+    for row in file.rows():
+        if by_task and row.task is None:
+            without_task += 1
+        else:
+            rows.append(row)
+    found = examples_of_rows(rows, file.schema)
+    left_out = {"no label": found.unlabelled, "no task": without_task}
+    for feature, count in found.refused.items():
+        left_out[f"feature {feature!r} does not fit the schema"] = count
+    if not len(found.examples):
+        raise MetaRunError(
+            f"{file.path.name}: no row can be learned from ({left_out}): correct the file, --label "
+            "or --task"
+        )
+    return found, {why: count for why, count in left_out.items() if count}
+
+
+def training_record(
+    model: str, data: Path, settings: MetaTrainSettings, result: MetaRunResult, at_ms: int
+) -> TrainingRecord:
+    """Return the run that MLflow is told of."""
+    params: dict[str, Scalar] = {
+        "data": data.name,
+        "digest": result.digest,
+        "recommended": result.meta_init.recommended,
+        "algorithms": ",".join(settings.algorithms),
+        "support": settings.support,
+        "query": settings.query,
+        "ways": settings.ways,
+        "seed": settings.seed,
+        "max_seconds": settings.max_seconds,
+        "examples": result.examples,
+    }
+    metrics = {"seconds": result.seconds}
+    for job, table in result.meta_init.validation.items():
+        metrics |= _numbers(f"validation.{job}", table)
+    if result.champion_loss is not None:
+        metrics["champion.holdout_loss"] = result.champion_loss
+    curves = {f"{job}.loss": points for job, points in result.curves.items()}
+    return TrainingRecord(
+        key=f"{model}/meta-train/{result.digest[7:23]}",
+        name="meta-training",
+        at_ms=at_ms,
+        params=params,
+        metrics=metrics,
+        curves=curves,
+    )
+
+
+def _numbers(prefix: str, value: object) -> dict[str, float]:
+    if isinstance(value, bool):
+        return {}
+    if isinstance(value, int | float):
+        return {prefix: float(value)}
+    found: dict[str, float] = {}
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            found |= _numbers(f"{prefix}.{key}", inner)
+    return found
+
+
+def version_record(model: str, result: MetaRunResult, at_ms: int) -> ModelVersionRecord:
+    """Return the version of the registered meta-init."""
+    steps = {name: start.steps for name, start in result.meta_init.starts.items()}
+    return ModelVersionRecord(
+        key=f"{model}/meta-init/{result.digest[7:23]}",
+        run_key=f"{model}/meta-train/{result.digest[7:23]}",
+        at_ms=at_ms,
+        digest=result.digest,
+        recipe="meta-train",
+        reason=f"meta-trained on {result.examples} examples; "
+        f"{result.meta_init.recommended} did best on unseen tasks; inner steps {steps}",
+        facts={"recommended": result.meta_init.recommended},
+    )

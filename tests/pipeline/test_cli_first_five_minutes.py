@@ -1,0 +1,109 @@
+"""From a CSV file to a promoted candidate, by commands alone, over a real broker."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from tests.pipeline.shift_files import history, live
+from tests.servers.kafka_broker import KafkaBroker
+from tests.servers.leashed_process import LeashedProcess
+
+METADRIFT = [sys.executable, "-c", "from pipeline.cli import main; main()"]
+TOPICS = ("events", "labels", "control", "predictions", "decisions", "dead_letters")
+
+
+def call(*args: str, code: int = 0) -> str:
+    """Run a command in this process; return what it printed."""
+    found = CliRunner().invoke(app, list(args))
+    assert found.exit_code == code, found.output
+    return found.stdout
+
+
+def started(log: Path, *args: str) -> LeashedProcess:
+    """Start a command as a process of its own."""
+    return LeashedProcess([*METADRIFT, *args], log=log)
+
+
+def ended(process: LeashedProcess, within_s: float) -> str:
+    """Wait for a command's own end; return what it printed."""
+    deadline = time.monotonic() + within_s
+    while process.alive and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not process.alive, process.output()
+    return process.output()
+
+
+@pytest.mark.integration
+def test_first_five_minutes(
+    broker: KafkaBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    past, stream = history(tmp_path / "history.csv"), live(tmp_path / "live.csv")
+    told = json.loads(
+        call(
+            *("init", "--data", str(past), "--label", "label", "--task", "shift", "--id", "id"),
+            *("--name", "shifts", "--bootstrap-servers", broker.bootstrap_servers, "--json"),
+        )
+    )
+    assert told["features"] == {"colour": "category", "x": "tensor(6)"}
+    assert told["tasks"] == 40
+    configure(Path("metadrift.yaml"))
+
+    made = json.loads(call("init", "--topics", "--partitions", "2", "--json"))["topics"]
+    assert made == {f"five-{t}": "made" for t in TOPICS}
+    again = json.loads(call("init", "--topics", "--json"))["topics"]
+    assert again["five-events"] == "exists with 2 partitions, left as it is"
+    assert again["five-control"] == "exists with 1 partitions, left as it is"
+    assert "3-never" not in call("check")
+
+    training = started(
+        tmp_path / "meta.log", "meta-train", str(past), "--max-seconds", "4", "--json"
+    )
+    output = ended(training, 60)
+    trained = json.loads(output[output.index("{\n") :])
+    assert trained["champion"] and trained["mlflow"]["version"] == "1", trained
+    assert trained["champion_loss"] < 0.35
+
+    daemon = started(tmp_path / "daemon.log", "run", "--json")
+    producer = None
+    try:
+        daemon.wait_for(lambda: '"ready"' in daemon.output(), what="ready", within_s=60)
+        producer = started(tmp_path / "produce.log", "produce", str(stream), "--rate", "100")
+        seen: dict[str, Any] = {}
+
+        def promoted() -> bool:
+            seen.update(json.loads(call("status", "--json", "--decisions", "200")))
+            return any(d["kind"] == "promotion" for d in seen["decisions"])
+
+        daemon.wait_for(promoted, what="a promotion", within_s=60)
+        assert daemon.terminate(within_s=10) == 0
+    finally:
+        for process in (producer, daemon):
+            if process is not None:
+                process.kill()
+    route = seen["routes"]["*"]
+    assert route["champion"].startswith("2-") and route["earlier"][0].startswith("1-")
+    assert seen["counts"].get("dead_letters", 0) == 0
+    promotion = next(d for d in seen["decisions"] if d["kind"] == "promotion")
+    assert promotion["position"] > 250, "nothing was to be promoted before the rule changed"
+    assert {v["recipe"] for v in seen["versions"]} >= {"joint"}
+    after = json.loads(call("status", "--json"))
+    assert after["owner"]["state"] == "stopped"
+    assert after["routes"]["*"]["champion"] == route["champion"]
+
+
+def configure(path: Path) -> None:
+    """Choose settings in the configuration that `init` wrote."""
+    settings = yaml.safe_load(path.read_text())
+    settings["kafka"]["topics"] = {t: f"five-{t}" for t in TOPICS}
+    settings["http"]["port"] = 0
+    settings["gate"] |= {"target_from": 0.5, "target_to": 0.15}
+    settings["rollout"] |= {"steps": [25, 50], "least_labels": 5}
+    path.write_text(yaml.safe_dump(settings))
