@@ -8,6 +8,7 @@ by itself, because its pipe closes.
 
 import multiprocessing
 import os
+import signal
 import time
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -134,9 +135,9 @@ def serve(pipe: Connection) -> None:
     from adapters.bake_off import run_bake_off
     from adapters.bake_off_codec import decode_request, encode_results
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which ends us
     torch.set_num_threads(1)
-    if hasattr(os, "nice"):
-        os.nice(5)
+    os.nice(5)
     while True:
         try:
             request = pipe.recv_bytes()

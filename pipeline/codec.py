@@ -1,6 +1,6 @@
 """Bytes in, typed messages or dead letters out. Nothing here raises on bad input."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -28,6 +28,15 @@ class Decoded(Generic[M]):
     messages: list[M]
     origins: list[tuple[int, int]]
     times_ms: list[int]
+
+    def slices(self, most: int) -> "Iterator[Decoded[M]]":
+        """Yield the messages in runs of at most ``most``."""
+        if len(self.messages) <= most:
+            yield self
+            return
+        for low in range(0, len(self.messages), most):
+            part = slice(low, low + most)
+            yield Decoded(self.messages[part], self.origins[part], self.times_ms[part])
 
 
 class Codec:

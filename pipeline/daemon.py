@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -33,11 +34,12 @@ from pipeline.journal import read_entry
 from pipeline.kafka_sink import KafkaSink, SinkError
 from pipeline.kafka_source import KafkaSource
 from pipeline.metrics import Metrics
+from pipeline.recording import LIBRARIES
 from pipeline.records import Outcome, Poll, Tick
 from pipeline.registry_outbox import RegistryOutbox
 from pipeline.registry_process import RegistryProcess
 from pipeline.settings import Settings
-from pipeline.state_file import StateFile, wall_s
+from pipeline.state_file import StateError, StateFile, wall_s
 from pipeline.tracking_store import artifacts_folder, tracking_uri
 from pipeline.watchdog import Watchdog
 
@@ -47,9 +49,16 @@ IDLE_BEFORE_TICK_S = 1.0
 LOOK_S = 1.0
 COMMIT_RETRY_S = 0.5
 
+FIXED_SETTINGS = ("model.task_type",)
+"""Settings that a state cannot outlive."""
+
 
 class NoChampionError(Exception):
     """There is no model to serve; says how to get one."""
+
+
+class _StoppedError(Exception):
+    """Told to stop while a step could not be published."""
 
 
 class Daemon:
@@ -66,6 +75,7 @@ class Daemon:
         self._file = StateFile(state_path(settings.state_dir), settings.model.name)
         self._metrics = Metrics(settings.model.name)
         self._ready = threading.Event()
+        self._watchdog: Watchdog | None = None
         self._looked_s = self._heard_s = self._last_records_s = 0.0
 
     # ---------------------------------------------------------------- life
@@ -115,27 +125,31 @@ class Daemon:
         self._registry = RegistryOutbox(self._file, self._fold.shelf, process)
         group = f"metadrift-{settings.model.name}"
         exactly_once = settings.kafka.delivery == "exactly_once"
-        watchdog: Watchdog | None = None
         try:
             self._source = KafkaSource(
                 settings.kafka, group, self._positions(), accept_lost=accept_lost
             )
-            self._sink = KafkaSink(settings.kafka, group if exactly_once else None)
+            self._sink = KafkaSink(
+                settings.kafka, group if exactly_once else None, self._stop.is_set
+            )
             self._finish_intent()
             gc.collect()
             gc.freeze()
             gc.set_threshold(200_000, 50, 100)
-            watchdog = Watchdog(settings.kafka.watchdog_s, self._hung)
+            self._watchdog = Watchdog(settings.kafka.watchdog_s, self._hung)
             self._ready.set()
             self._log.info("ready", position=self._fold.state.window.next)
-            while not self._stop.is_set():
-                watchdog.feed()
-                self._turn()
+            try:
+                while not self._stop.is_set():
+                    self._watchdog.feed()
+                    self._turn()
+            except _StoppedError:
+                self._log.warning("stopped before the broker took a step; it will be repeated")
             self._drain()
         finally:
             self._ready.clear()
-            if watchdog is not None:
-                watchdog.stop()
+            if self._watchdog is not None:
+                self._watchdog.stop()
             self._worker.close()
             self._registry.close()
             for name in ("_source", "_sink"):
@@ -163,11 +177,32 @@ class Daemon:
             )
 
     def _name_changes(self) -> None:
-        """Say which settings differ from those that the state was made with."""
-        before, now = self._file.meta().get("fingerprint"), self.settings.fingerprint()
-        if before is not None and before != now:
-            self._log.warning("configuration changed", before=before, now=now)
-        self._file.remember({"fingerprint": now})
+        """Say which settings differ from those that the state was made with.
+
+        Raises:
+            StateError: A changed setting would make the state wrong.
+        """
+        known = self._file.meta().get("settings")
+        now = self.settings.state_facts()
+        if known is not None:
+            before = msgspec.json.decode(known)
+            changed = {k: [before.get(k), v] for k, v in now.items() if before.get(k) != v}
+            fatal = sorted(set(changed) & set(FIXED_SETTINGS))
+            if fatal:
+                raise StateError(
+                    f"{fatal[0]} is {now[fatal[0]]!r}, but the state in "
+                    f"{self.settings.state_dir} was made with {before.get(fatal[0])!r}: change it "
+                    "back, or set state_dir to a new folder"
+                )
+            if changed:
+                self._log.warning("settings changed since the last start", changed=changed)
+        self._file.remember(
+            {
+                "settings": msgspec.json.encode(now).decode(),
+                "fingerprint": self.settings.fingerprint(),
+                "libraries": msgspec.json.encode({n: version(n) for n in LIBRARIES}).decode(),
+            }
+        )
         for monitors in self._fold.state.monitors.values():
             for name in monitors.lost:
                 self._log.warning("detector restarts in warm-up", monitor=name)
@@ -214,7 +249,9 @@ class Daemon:
             except SinkError as error:
                 self._log.warning("broker did not take predictions", error=str(error))
                 if self._stop.wait(COMMIT_RETRY_S):
-                    raise
+                    raise _StoppedError from error
+                if self._watchdog is not None:
+                    self._watchdog.feed()
         crash_point("after-publish")
 
     def _tick(self) -> None:

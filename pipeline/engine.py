@@ -77,8 +77,9 @@ class Engine:
             core.time_ms = max(core.time_ms, newest)
             core.positions[f"{chunk.topic}/{chunk.partition}"] = chunk.offsets[-1] + 1
         events = self._codec.events(chunks, poll.host_ms, dead)
-        joined_now = score_events(turn, events, chunks)
-        join_waiting(turn, events, joined_now, chunks)
+        # No slice may push its own first events out of the window before their labels joined.
+        for part in events.slices(max(1, turn.state.window.capacity // 2)):
+            join_waiting(turn, part, score_events(turn, part, chunks), chunks)
         join_labels(turn, self._codec.labels(chunks, poll.host_ms, dead), chunks)
         commands = self._codec.control(chunks, poll.host_ms, dead)
         mark_offsets(turn)

@@ -73,6 +73,9 @@ def load_state(settings: Settings, file: "StateFile") -> EngineState:
         state.buffers[route].restore(Example.unpack(packed))
     for (route, name), snapshot in file.monitors().items():
         state.monitors[route].restore(name, snapshot, committed=True)
+    for name, monitors in state.monitors.items():
+        champion = state.core.versions.get(state.core.routes[name].champion)
+        monitors.prime_lost(champion.losses if champion else [])
     return state
 
 

@@ -104,7 +104,15 @@ def end_episode(
     route.episode = None
     if outcome != "candidate":
         turn.state.monitors[name].recalibrate()
-    if episode.kind == "drift" and route.waiting is None and _unresolved(episode, outcome):
+    if outcome not in NOT_LOOKED_INTO and route.waiting and not _about_losses(route.waiting):
+        route.waiting = None  # models were compared on the labels: that answers it, too
+    if (
+        episode.kind == "drift"
+        and route.waiting is None
+        and (
+            outcome in NOT_LOOKED_INTO or (outcome in UNRESOLVED and _about_losses(episode.signal))
+        )
+    ):
         route.waiting = episode.signal
     route.action_label, route.action_ms = core.labels, core.time_ms
     turn.decide(
@@ -121,14 +129,13 @@ def end_episode(
     )
 
 
-def _unresolved(episode: Episode, outcome: str) -> bool:
-    """Whether the signal is looked at again.
+def _about_losses(signal: Signal) -> bool:
+    """Whether later losses can make a signal untrue.
 
-    A label-free one is answered once an episode has compared models on the labels: nothing would
-    ever make it untrue, so that it would come back for ever.
+    A label-free one is answered once an episode has compared models on the labels; nothing would
+    ever make it untrue, so that otherwise it would come back for ever.
     """
-    answered = episode.signal.kind is not SignalKind.ERROR and outcome not in NOT_LOOKED_INTO
-    return outcome in UNRESOLVED and not answered
+    return signal.kind is SignalKind.ERROR
 
 
 def overdue(turn: Turn, episode: Episode) -> bool:

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from pipeline.messages import MESSAGES, json_schema
+from pipeline.messages import MESSAGES, any_json, json_schema
 from pipeline.report.report_schema import report_json_schema
 from pipeline.status_document import Status
 
@@ -17,5 +17,9 @@ def json_schemas() -> dict[str, dict[str, object]]:
         name: {"$schema": _DIALECT, "$id": f"{FORMAT}/{name}", **json_schema(name)}
         for name in MESSAGES
     }
-    status = {"$schema": _DIALECT, "$id": STATUS_FORMAT, **msgspec.json.schema(Status)}
-    return {**topics, "report": report_json_schema(), "status": status}
+    status = msgspec.json.schema(Status, schema_hook=any_json)
+    return {
+        **topics,
+        "report": report_json_schema(),
+        "status": {"$schema": _DIALECT, "$id": STATUS_FORMAT, **status},
+    }

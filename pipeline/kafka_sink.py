@@ -5,11 +5,12 @@
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, ProducerFencedError
+from kafka.errors import KafkaError, KafkaTimeoutError, ProducerFencedError
 
 from pipeline.kafka_source import connection, offsets_to_commit
 from pipeline.records import DeadLetter
@@ -17,6 +18,7 @@ from pipeline.records import DeadLetter
 if TYPE_CHECKING:
     from pipeline.settings import KafkaSettings
 
+FLUSH_SLICE_S = 0.5
 LARGEST_DEAD_LETTER = 64 * 1024
 
 
@@ -34,9 +36,16 @@ class KafkaSink:
     Args:
         kafka: The broker and the topics.
         transactional_id: Set for ``exactly_once``; fences an older owner.
+        give_up: Whether waiting for a broker that is away is to end early.
     """
 
-    def __init__(self, kafka: "KafkaSettings", transactional_id: str | None) -> None:
+    def __init__(
+        self,
+        kafka: "KafkaSettings",
+        transactional_id: str | None,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._give_up = give_up
         self._topics = kafka.topics
         self._timeout_s = kafka.request_timeout_ms / 1000 * 2
         self._transactional = transactional_id is not None
@@ -87,7 +96,7 @@ class KafkaSink:
             for letter in dead_letters:
                 kept, headers = _as_record(letter)
                 sent.expect(send(self._topics.dead_letters, kept, None, headers))
-            self._producer.flush(timeout=self._timeout_s)
+            self._flush()
             sent.check()
             if self._transactional:
                 self._producer.send_offsets_to_transaction(
@@ -100,6 +109,17 @@ class KafkaSink:
             if self._transactional:
                 self._abort()
             raise SinkError(f"{type(error).__name__}: {error}") from error
+
+    def _flush(self) -> None:
+        """Wait for the broker, in slices, so that a drain is not held up by one that is away."""
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                self._producer.flush(timeout=FLUSH_SLICE_S)
+                return
+            except KafkaTimeoutError:
+                if self._give_up() or time.monotonic() > deadline:
+                    raise
 
     def _abort(self) -> None:
         try:
@@ -122,7 +142,7 @@ class KafkaSink:
             sent = _Acknowledgements()
             for key, document in documents:
                 sent.expect(self._producer.send(self._topics.decisions, document, key.encode()))
-            self._producer.flush(timeout=self._timeout_s)
+            self._flush()
             sent.check()
             if self._transactional:
                 self._producer.commit_transaction()

@@ -149,11 +149,11 @@ def json_schema(topic: str) -> dict[str, object]:
     Raises:
         KeyError: No such topic; the names are the keys of ``MESSAGES``.
     """
-    return msgspec.json.schema(MESSAGES[topic], schema_hook=_anything)
+    return msgspec.json.schema(MESSAGES[topic], schema_hook=any_json)
 
 
-def _anything(kind: type) -> dict[str, object]:
-    """Let a decision's facts be any JSON."""
+def any_json(kind: type) -> dict[str, object]:
+    """Let a decision's facts be any JSON (a hook of ``msgspec.json.schema``)."""
     if kind is not object:
         raise NotImplementedError
     return {"description": "Any JSON value."}

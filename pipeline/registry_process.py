@@ -6,6 +6,7 @@ that was moved by hand.
 """
 
 import multiprocessing
+import signal
 import time
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -190,6 +191,7 @@ class RegistryProcess:
 
 def serve(pipe: Connection, uri: str, artifacts: str, model: str, poll_s: float) -> None:
     """Carry out jobs until the parent is gone (the process's main function)."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the daemon, which ends us
     desk = _Desk(uri, Path(artifacts), model)
     watch, next_look_s = Watch(), 0.0
     while True:

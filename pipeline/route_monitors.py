@@ -186,6 +186,20 @@ class RouteMonitors:
             case _:
                 return self._errors[name].snapshot()
 
+    def prime_lost(self, losses: Sequence[float]) -> None:
+        """Give error detectors that restart the champion's own holdout losses."""
+        for name in self.lost:
+            if name in self._errors:
+                self._errors[name].reset(losses)
+                self._changed.add(name)
+
+    def _restore_errors(self, name: str, restored: ErrorMonitor) -> None:
+        """Go on with a monitor unless another detector is configured by now."""
+        if _same_detector(restored, self._errors[name]):
+            self._errors[name] = restored
+        else:
+            self.lost.append(name)
+
     def restore(self, name: str, snapshot: bytes, *, committed: bool = False) -> None:
         """Go on from a snapshot.
 
@@ -211,11 +225,18 @@ class RouteMonitors:
                     self._rows = _unpack_rows(snapshot)
                     self._collected = sum(len(r[0]) for r in self._rows)
                 case _ if name in self._errors:
-                    self._errors[name] = ErrorMonitor.restore(snapshot)
+                    self._restore_errors(name, ErrorMonitor.restore(snapshot))
                 case _:
                     self.lost.append(name)
         except DetectorSnapshotError:
             self.lost.append(name)
+
+
+def _same_detector(one: ErrorMonitor, other: ErrorMonitor) -> bool:
+    return (one.detector_name, dict(one.detector_params)) == (
+        other.detector_name,
+        dict(other.detector_params),
+    )
 
 
 def _pack_rows(rows: list[tuple[Floats, Floats, Floats]]) -> bytes:

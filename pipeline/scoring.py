@@ -15,7 +15,7 @@ from pipeline.answers import answers_of
 from pipeline.codec import Decoded, dead_letter
 from pipeline.core_state import ONE_ROUTE
 from pipeline.join_window import CANDIDATE, FORMER, NO_MODEL, STABLE, ScoredRows
-from pipeline.label_values import label_value
+from pipeline.label_values import LabelError, label_value
 from pipeline.messages import Event
 from pipeline.messages import Prediction as PredictionMessage
 from pipeline.records import Chunk
@@ -39,6 +39,7 @@ def score_events(turn: Turn, decoded: Decoded[Event], chunks: tuple[Chunk, ...])
     if not decoded.messages:
         return []
     fresh, repeated = _fresh(turn, decoded.messages)
+    fresh = _with_usable_prediction(turn, decoded, fresh, chunks)
     schema = turn.champion(ONE_ROUTE).schema
     parsed = schema.parse_many([decoded.messages[i].features for i in fresh])
     dead, origins = turn.outcome.dead_letters, decoded.origins
@@ -54,8 +55,29 @@ def score_events(turn: Turn, decoded: Decoded[Event], chunks: tuple[Chunk, ...])
         early = turn.state.window.early
         waiting = [e.id for e in events if e.label is not None or e.id in early]
     for i in repeated:
-        _compare(turn, decoded, i, chunks)
+        if _compare(turn, decoded, i, chunks) and decoded.messages[i].label is not None:
+            waiting.append(decoded.messages[i].id)
     return waiting
+
+
+def _with_usable_prediction(
+    turn: Turn, decoded: Decoded[Event], fresh: list[int], chunks: tuple[Chunk, ...]
+) -> list[int]:
+    """Set aside events whose upstream prediction is no label of the task."""
+    if all(decoded.messages[i].prediction is None for i in fresh):
+        return fresh
+    usable: list[int] = []
+    for i in fresh:
+        said, (chunk, at) = decoded.messages[i].prediction, decoded.origins[i]
+        try:
+            if said is not None:
+                label_value(turn, said)
+        except LabelError as error:
+            letter = dead_letter(chunks[chunk], at, "bad-prediction", f"prediction: {error}")
+            turn.outcome.dead_letters.append(letter)
+        else:
+            usable.append(i)
+    return usable
 
 
 def _fresh(turn: Turn, events: Sequence[Event]) -> tuple[list[int], list[int]]:
@@ -71,8 +93,12 @@ def _fresh(turn: Turn, events: Sequence[Event]) -> tuple[list[int], list[int]]:
     return fresh, repeated
 
 
-def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, ...]) -> None:
-    """Count a repeated event, or set it aside when its features differ from the first ones."""
+def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, ...]) -> bool:
+    """Count a repeated event, or set it aside when its features differ from the first ones.
+
+    Returns:
+        Whether it was scored after all, because the first one had not been usable.
+    """
     event, (chunk, at) = decoded.messages[i], decoded.origins[i]
     window = turn.state.window
     position = window.position_of(event.id)
@@ -81,16 +107,19 @@ def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, .
         rows = turn.champion(ONE_ROUTE).schema.parse(event.features)
     except FeatureError as error:
         dead.append(dead_letter(chunks[chunk], at, "features", str(error)))
-        return
-    if position is None:  # the first of the two did not fit the schema: this one is the event
+        return False
+    if position is None:  # the first of the two was not usable: this one is the event
+        if not _with_usable_prediction(turn, decoded, [i], chunks):
+            return False
         _score(turn, [event], rows, [decoded.times_ms[i]])
-        return
+        return True
     first, k = window.row(position)
     if rows.equal_row(0, first, k):
         turn.core.count("duplicate_events")
-        return
+        return False
     message = f"event id '{event.id}' came before with other features; give each event its own id"
     dead.append(dead_letter(chunks[chunk], at, "conflicting-duplicate", message))
+    return False
 
 
 def _count_extra(turn: Turn, extra: dict[str, int]) -> None:

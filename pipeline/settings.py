@@ -330,10 +330,19 @@ class Settings(BaseSettings):
             )
         return self
 
-    def fingerprint(self) -> str:
-        """Return the digest of what the state depends on (not of addresses, ports and logs)."""
+    def state_facts(self) -> dict[str, object]:
+        """Return, by dotted key, what the state depends on (no addresses, ports or logs)."""
         kept = self.model_dump(mode="json", include=set(STATE_SECTIONS))
-        return hashlib.sha256(yaml.safe_dump(kept, sort_keys=True).encode()).hexdigest()[:16]
+        return {
+            f"{section}.{key}": value
+            for section, values in kept.items()
+            for key, value in values.items()
+        }
+
+    def fingerprint(self) -> str:
+        """Return the digest of ``state_facts``."""
+        text = yaml.safe_dump(self.state_facts(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 STATE_SECTIONS = ("model", "join", "detect", "trigger", "episode", "gate", "rollout")

@@ -11,7 +11,7 @@ RATE = 50
 LABEL_EVERY = 5
 """One label comes for every five events; which of the five is drawn."""
 LABEL_DELAY_S = 1.5
-REPLACED_SHARE = 0.6
+REPLACED_SHARE = 0.8
 """Share of the labels that chapter 4's first half replaces by a lane drawn at random."""
 ANNOUNCED_EXAMPLES = 20
 

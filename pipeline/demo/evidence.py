@@ -51,9 +51,7 @@ def tell(record: Record) -> list[Claim]:
     return [
         story.nothing_promoted(1, changes(record, one)),
         story.answered(2, second),
-        story.over_first_champion(
-            2, _served(record, quarter), _accuracy(record, first, quarter)
-        ),
+        story.over_first_champion(2, _served(record, quarter), _accuracy(record, first, quarter)),
         story.near_fitted(2, _served(record, quarter), _accuracy(record, fitted, quarter)),
         story.meta_learned_best(2, winner, accuracy),
         story.nothing_promoted(3, changes(record, three)),
@@ -156,11 +154,7 @@ def announcement(record: Record, span: Span) -> Announced:
     """Return how the plan announced at the span's start was met."""
     own = [d for d in record.decisions if d.position >= span.start]
     opened = next(
-        (
-            d
-            for d in own
-            if d.kind == "episode-opened" and d.facts["episode_kind"] == "announced"
-        ),
+        (d for d in own if d.kind == "episode-opened" and d.facts["episode_kind"] == "announced"),
         None,
     )
     first_label = min(k for k in record.script.labelled if k >= span.start)

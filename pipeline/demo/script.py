@@ -81,7 +81,7 @@ def write_script(seed: int) -> Script:
     """Return the demo of a seed."""
     half, stretches = split_images(seed).stream, chapters(draw_plans(seed))
     rng = np.random.default_rng([seed, 5])
-    shown = _two_of_each(half, rng)
+    shown = _sheets(half, rng)
     chosen = _draw_images(len(half), shown, sum(s.events for s in stretches), rng)
     messages: list[Message] = []
     ids: list[str] = []
@@ -109,15 +109,18 @@ def write_script(seed: int) -> Script:
     )
 
 
-def _two_of_each(half: Half, rng: np.random.Generator) -> list[int]:
-    """Return images of every digit for the announcement; the stream does not show them."""
-    each = ANNOUNCED_EXAMPLES // DIGITS
-    found = [
-        int(i)
+def _sheets(half: Half, rng: np.random.Generator) -> list[int]:
+    """Return images of every digit, sheet by sheet, for the announcement; no event shows them."""
+    sheets = ANNOUNCED_EXAMPLES // DIGITS
+    by_digit = [
+        rng.choice(np.flatnonzero(half.digits == digit), sheets, replace=False).tolist()
         for digit in range(DIGITS)
-        for i in rng.choice(np.flatnonzero(half.digits == digit), each, replace=False)
     ]
-    return [found[i] for i in rng.permutation(len(found)).tolist()]
+    return [
+        int(by_digit[digit][sheet])
+        for sheet in range(sheets)
+        for digit in rng.permutation(DIGITS).tolist()
+    ]
 
 
 def _draw_images(

@@ -12,6 +12,7 @@ from typing import Self
 
 from adapters.bake_off import run_bake_off
 from adapters.bake_off_codec import decode_request, encode_results
+from adapters.meta_init import MetaInit
 from adapters.model_file import Model
 from pipeline.adaptation_worker import Answer
 from pipeline.core_state import RouteCore
@@ -50,7 +51,7 @@ QUICK: dict[str, dict[str, object]] = {
         "query": 12,
         "holdout": 16,
         "least_support": 8,
-        "recipes": ["frozen", "recalled", "fine_tune", "scratch"],
+        "recipes": ["frozen", "recalled", "reptile", "fine_tune", "scratch"],
     },
     "gate": {"target_from": 0.5, "target_to": 0.05},
     "rollout": {
@@ -124,6 +125,7 @@ class Loop:
         settings: With ``state_dir``.
         champion: The first one; None when the state has one already.
         losses: Its holdout losses.
+        meta_init: What few-step recipes start from.
     """
 
     def __init__(
@@ -131,6 +133,7 @@ class Loop:
         settings: Settings,
         champion: Model | None = None,
         losses: Sequence[float] = HOLDOUT_LOSSES,
+        meta_init: MetaInit | None = None,
     ) -> None:
         self.settings, self.topics, self.now_ms = settings, Topics(), START_MS
         self.inputs: list[Input] = []
@@ -143,8 +146,16 @@ class Loop:
         self.generator = Generator(7)
         self.open()
         if not self.fold.state.core.versions:
-            digest = self.fold.shelf.put_model(champion or lane_champion())
-            self.step(ModelsFound(digest, "imported", tuple(losses), state_id="s0"))
+            shelf = self.fold.shelf
+            found = ModelsFound(
+                shelf.put_model(champion or lane_champion()),
+                "imported",
+                tuple(losses),
+                shelf.put_meta_init(meta_init) if meta_init else "",
+                meta_init.recommended if meta_init else "",
+                "s0",
+            )
+            self.step(found)
 
     def open(self) -> None:
         """Open the state file and own it, as a start does."""

@@ -24,7 +24,7 @@ def write_shifts(path: Path, shifts: list[tuple[str, int, int]], seed: int) -> P
     return path
 
 
-def history(path: Path, tasks: int = 40, rows: int = 100) -> Path:
+def history(path: Path, tasks: int = 30, rows: int = 80) -> Path:
     """Write past shifts; in about three of five the first measurement decides."""
     draw = random.Random(5)
     rules = [0 if draw.random() < 0.6 else draw.randrange(1, 6) for _ in range(tasks)]
@@ -32,5 +32,5 @@ def history(path: Path, tasks: int = 40, rows: int = 100) -> Path:
 
 
 def live(path: Path) -> Path:
-    """Write a stream in which the first measurement decides, then the fourth."""
-    return write_shifts(path, [("old", 0, 250), ("new", 3, 2000)], seed=2)
+    """Write a stream in which the first measurement decides, then, unannounced, the fourth."""
+    return write_shifts(path, [("day", 0, 250), ("day", 3, 12_000)], seed=2)

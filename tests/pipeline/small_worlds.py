@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 from adapters.feature_schema import Feature, FeatureSchema, Preprocessor, Rows
+from adapters.meta_init import MetaInit, Start
 from adapters.model_file import Architecture, Model, TaskType
 from adapters.modules import MLP, initialise
 
@@ -82,6 +83,27 @@ def lane_champion() -> Model:
 def line_champion() -> Model:
     """Return a model of ``rising``."""
     return linear([1.0, 0.0, 0.0, 0.0], task_type="regression")
+
+
+def lane_start() -> MetaInit:
+    """Return a start that is good for every plan by one number: no weight, and long steps."""
+    model = lane_champion()
+    weights = {name: torch.zeros_like(w) for name, w in model.module.state_dict().items()}
+    steps = {name: torch.full_like(w, 0.5) for name, w in weights.items()}
+    return MetaInit(
+        architecture=ARCHITECTURE,
+        schema=SCHEMA,
+        preprocessor=model.preprocessor,
+        task_type="classification",
+        class_names=LANES,
+        target_mean=0.0,
+        target_std=1.0,
+        starts={"reptile": Start("reptile", weights, steps, 5)},
+        joint={},
+        recommended="reptile",
+        validation={},
+        trained_on=np.empty(0, np.uint64),
+    )
 
 
 class Generator:

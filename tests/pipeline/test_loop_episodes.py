@@ -15,7 +15,9 @@ from tests.pipeline.small_worlds import (
     first,
     line_champion,
     rising,
+    lane_start,
     second,
+    swapped,
     third,
 )
 
@@ -34,7 +36,7 @@ def test_a_change_of_plan_ends_with_a_better_champion(tmp_path: Path) -> None:
         core = loop.fold.state.core
         assert loop.route.champion == 2
         assert core.versions[2].recipe in ("fine_tune", "scratch")
-        assert accuracy(loop, 50) > 0.9
+        assert accuracy(loop, 50) > 0.75
         kinds = loop.kinds()
         order = ["signal", "episode-opened", "bake-off", "gate", "rollout-begun", "promotion"]
         assert sorted(order, key=kinds.index) == order
@@ -82,55 +84,53 @@ def test_a_refusal_is_recorded_with_its_numbers(tmp_path: Path) -> None:
         assert len(recorded) == len(outcomes)
 
 
+def refused(loop: Loop) -> None:
+    """Let a candidate learn the second plan, and judge it on the first."""
+    loop.stream(200, first, delay=0)
+    while loop.route.episode is None:
+        loop.stream(10, second, delay=0, at_once=10)
+    enough = loop.settings.episode.support + loop.settings.episode.query
+    while len(loop.fold.state.buffers["*"].since(loop.route.episode.change_point)) < enough:
+        loop.stream(2, second, delay=0, at_once=2)
+    while not loop.outcomes():
+        loop.stream(2, first, delay=0, at_once=2)
+    assert loop.outcomes() == ["rejected by the gate"]
+    assert loop.route.waiting is not None
+
+
 def test_after_a_refusal_the_signal_is_tried_again_while_it_is_true(tmp_path: Path) -> None:
-    """A gate that asks for more than the first candidate can show, then for less noise."""
-    settings = quick_settings(tmp_path, episode={"support": 4, "query": 4, "holdout": 16})
-    with Loop(settings) as loop:
-        loop.stream(200, first)
-        loop.stream(60, second)
-        while "episode-ended" not in loop.kinds():
-            loop.stream(20, second, shuffled=0.9)
-        assert loop.outcomes() == ["rejected by the gate"]
-        assert loop.route.waiting is not None
-        loop.stream(600, second)
-        assert "signal-reconsidered" in loop.kinds()
+    with Loop(quick_settings(tmp_path), meta_init=lane_start()) as loop:
+        refused(loop)
+        loop.stream(300, second)
+        reconsidered = loop.decided("signal-reconsidered")[0]
+        assert reconsidered.facts["verdict"] == "Start"
         assert loop.outcomes()[-1] == "candidate"
         assert "promotion" in loop.kinds()
         assert loop.counts["signals_error"] == 1, "no second alarm was needed"
 
 
 def test_a_signal_that_is_true_no_more_is_dropped(tmp_path: Path) -> None:
-    settings = quick_settings(tmp_path, episode={"support": 4, "query": 4, "holdout": 16})
-    with Loop(settings) as loop:
-        loop.stream(200, first)
-        loop.stream(60, second)
-        while "episode-ended" not in loop.kinds():
-            loop.stream(20, second, shuffled=0.9)
-        assert loop.outcomes() == ["rejected by the gate"]
-        loop.settings  # noqa: B018
-        loop.fold.settings.trigger  # noqa: B018
-        before = loop.route.waiting
-        assert before is not None
-        loop.stream(400, first)
+    settings = quick_settings(tmp_path, trigger={"cool_down_labels": 100})
+    with Loop(settings, meta_init=lane_start()) as loop:
+        refused(loop)
+        loop.stream(300, first)
         assert loop.route.waiting is None
-        dropped = [d for d in loop.decided("signal-reconsidered")][-1]
+        (dropped,) = loop.decided("signal-reconsidered")
         assert dropped.facts["verdict"] == "RecordOnly"
         assert "no longer true" in dropped.reason
+        assert len(loop.decided("episode-opened")) == 1
 
 
 def test_a_second_signal_in_an_episode_waits_and_moves_the_cut(tmp_path: Path) -> None:
     """A second change while labels are still collected: the world between teaches nothing."""
-    settings = quick_settings(tmp_path, episode={"support": 80, "query": 20, "holdout": 20})
+    settings = quick_settings(tmp_path, episode={"support": 500, "query": 20, "holdout": 20})
     with Loop(settings) as loop:
         loop.stream(200, first)
-        loop.stream(60, second)
         while not loop.decided("episode-opened"):
             loop.stream(20, second)
         changed = loop.next
         while loop.counts["signals_error"] < 2:
-            # every answer of the champion is wrong now
-            loop.stream(20, lambda x: "down" if x[0] > 0 else "up")
-            assert loop.next < changed + 200
+            loop.stream(20, swapped)  # every answer of the champion is wrong now
         signals = loop.decided("signal")
         assert [s.facts["verdict"] for s in signals] == ["Start", "Hold"]
         recut = loop.decided("episode-recut")[0]
@@ -146,15 +146,16 @@ def test_a_second_signal_in_a_rollout_is_acted_on_afterwards(tmp_path: Path) -> 
         loop.stream(200, first)
         while loop.route.rollout is None:
             loop.stream(20, second)
-        changed = loop.next
+        changed, before = loop.next, len(loop.decided("episode-opened"))
         while loop.counts["signals_error"] < 2:
-            loop.stream(20, lambda x: "down" if x[0] > 0 else "up")
+            loop.stream(20, swapped)
         assert loop.decided("signal")[-1].facts["verdict"] == "Hold"
+        assert len(loop.decided("episode-opened")) == before
         loop.review("reject")
-        loop.stream(100, third)
+        loop.stream(40, swapped)
         opened = loop.decided("episode-opened")
-        assert len(opened) == 2
-        assert opened[1].facts["change_point"] == pytest.approx(changed, abs=25)
+        assert len(opened) == before + 1
+        assert opened[-1].facts["change_point"] == pytest.approx(changed, abs=25)
 
 
 def test_the_budget_holds_further_episodes_back(tmp_path: Path) -> None:
@@ -227,7 +228,8 @@ def announced(loop: Loop, n: int, task: str = "plan 2") -> list[str]:
 def test_an_announced_task_is_in_its_first_step_before_any_label_of_its_stream(
     tmp_path: Path,
 ) -> None:
-    with Loop(quick_settings(tmp_path)) as loop:
+    settings = quick_settings(tmp_path, episode={"recipes": ["frozen", "reptile", "scratch"]})
+    with Loop(settings, meta_init=lane_start()) as loop:
         loop.stream(200, first)
         loop.stream(60, first, share=0)
         before = loop.fold.state.core.labels
@@ -370,7 +372,7 @@ def test_regression_end_to_end(tmp_path: Path) -> None:
         assert "promotion" in loop.kinds()
         assert loop.route.champion != 1
         errors = [abs(e.answer - e.label) for e in loop.fold.state.buffers["*"].all()[-50:]]
-        assert float(np.mean(errors)) < 3.0
+        assert float(np.mean(errors)) < 10, "the first champion's error is 17"
         champion = loop.fold.shelf.model(loop.fold.state.core.versions[2].digest)
         assert champion.loss_scale == line_champion().loss_scale
 
