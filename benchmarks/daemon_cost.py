@@ -55,7 +55,7 @@ def daemon(config: Path, state: Path, log: Path, events: int) -> dict[str, float
     try:
         deadline, start = time.monotonic() + LONGEST_S, None
         while time.monotonic() < deadline and process.alive:
-            time.sleep(0.1)
+            time.sleep(0.5)  # a look at /metrics costs the daemon milliseconds
             try:
                 address = json.loads((state / "http.json").read_text(encoding="utf-8"))
                 text = httpx.get(f"http://127.0.0.1:{address['port']}/metrics", timeout=5).text

@@ -40,9 +40,10 @@ in the file. MLflow's credentials are MLflow's own variables (`MLFLOW_TRACKING_U
 Seconds of a decision are seconds of *engine time* (the running maximum of record timestamps).
 Seconds of `kafka`, `registry` and `episode.timeout_s` are the host's.
 
-**Changing a setting of a running model.** Stop the daemon, edit, start. The sections {state}
-belong to the state: `run` logs a warning when any of them differs from what the state was made
-with. A rollout in progress keeps the plan and the risk with which it began.
+**Changing a setting of a running model.** Stop the daemon, edit, start. Keys of {state}
+shape the state: `run` logs each one that differs from the last start, with both values.
+`model.task_type` cannot change in a state folder. Another detector starts anew, primed with the
+champion's holdout losses. A rollout in progress keeps the plan and the risk with which it began.
 """
 
 DETECTORS = """\

@@ -7,7 +7,7 @@ label is counted as evicted.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -159,6 +159,10 @@ class JoinWindow:
         """Return where the event stands, or None when it is unknown or gone."""
         return self._index.get(event_id)
 
+    def knows_none_of(self, ids: Iterable[str]) -> bool:
+        """Whether no event of these ids is in the window."""
+        return self._index.keys().isdisjoint(ids)
+
     def label_at(self, position: int) -> float | None:
         """Return the first label that joined the event, or None."""
         return self._labels.get(position)
@@ -185,8 +189,7 @@ class JoinWindow:
             if len(parts) > 1 and (start + high) % BLOCK == 0:
                 self._blocks[block] = [_merged(parts)]
             low = high
-        for position, event_id in enumerate(scored.ids, start):
-            index[event_id] = position
+        index.update(zip(scored.ids, range(start, start + n), strict=True))
         self.next = start + n
 
     def expire(self, before_ms: int) -> None:

@@ -328,6 +328,9 @@ def _suspicion(turn: Turn, name: str) -> str | None:
         return None  # somebody has said that the rules change
     if rollout is not None and rollout.phase is not Phase.PROMOTING:
         number, since = route.champion, route.rollout_change_point
+        if route.waiting is not None and route.waiting.kind is SignalKind.ERROR:
+            # The losses rose once more on the way here: what the labels say since then counts.
+            since = max(since, route.waiting.change_point)
         reference = turn.state.monitors[name].reference_loss
     elif route.probation is not None:
         number, since = route.champion, route.probation_from

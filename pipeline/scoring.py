@@ -81,7 +81,11 @@ def _with_usable_prediction(
 
 
 def _fresh(turn: Turn, events: Sequence[Event]) -> tuple[list[int], list[int]]:
-    known, here = turn.state.window.position_of, set[str]()
+    window = turn.state.window
+    ids = {event.id for event in events}
+    if len(ids) == len(events) and window.knows_none_of(ids):
+        return list(range(len(events))), []
+    known, here = window.position_of, set[str]()
     fresh: list[int] = []
     repeated: list[int] = []
     for i, event in enumerate(events):

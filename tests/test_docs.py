@@ -158,7 +158,9 @@ def test_the_configuration_page_is_current() -> None:
 
 def test_settings_named_in_the_text_exist() -> None:
     sections = set(Settings.model_fields)
-    keys = set(re.findall(r"^\| `([\w.]+)` \|", config_reference(), re.MULTILINE))
+    reference = config_reference()
+    keys = set(re.findall(r"^\| `([\w.]+)` \|", reference, re.MULTILINE))
+    keys |= set(re.findall(r"^## ([a-z._]+)$", reference, re.MULTILINE))
     for page in PAGES:
         for named in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?:: [^`]*)?`", prose(page.read_text())):
             if named.split(".")[0] in sections and not named.endswith((".py", ".json", ".sqlite")):

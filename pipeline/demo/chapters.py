@@ -11,7 +11,7 @@ RATE = 50
 LABEL_EVERY = 5
 """One label comes for every five events; which of the five is drawn."""
 LABEL_DELAY_S = 1.5
-REPLACED_SHARE = 0.8
+REPLACED_SHARE = 0.6
 """Share of the labels that chapter 4's first half replaces by a lane drawn at random."""
 ANNOUNCED_EXAMPLES = 20
 
@@ -49,8 +49,8 @@ def chapters(plans: Plans) -> tuple[Stretch, ...]:
         Stretch(1, "1 steady", 300, first),
         Stretch(2, "2 a new plan, unannounced", 1000, second),
         Stretch(3, "3 another light", 500, second, DIM),
-        Stretch(4, "4a labels at random", 500, second, DIM, "random"),
-        Stretch(4, "4b labels swapped", 500, second, DIM, "swapped"),
+        Stretch(4, "4a labels at random", 400, second, DIM, "random"),
+        Stretch(4, "4b labels swapped", 600, second, DIM, "swapped"),
         Stretch(5, "5 the first plan returns", 600, first, DIM),
         Stretch(6, "6 a third plan, announced", 350, third, DIM, announced=True),
     )

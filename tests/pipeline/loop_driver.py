@@ -5,7 +5,7 @@ bake-offs at once in this process, and keeps what came out.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Self
@@ -77,11 +77,11 @@ class Topics:
     """Records by topic, one partition each; topic and stream have the same name."""
 
     def __init__(self) -> None:
-        self._records: dict[str, list[tuple[int, bytes | None]]] = {}
+        self.records: dict[str, list[tuple[int, bytes | None]]] = {}
 
     def put(self, stream: Stream, values: Iterable[bytes | None], times_ms: list[int]) -> Chunk:
         """Append records; return them as one poll would."""
-        records = self._records.setdefault(stream, [])
+        records = self.records.setdefault(stream, [])
         first, new = len(records), list(values)
         records += zip(times_ms, new, strict=True)
         return Chunk(stream, stream, 0, list(range(first, len(records))), times_ms, new)
@@ -90,7 +90,7 @@ class Topics:
         """Return the records of some ranges again."""
         chunks = []
         for stream, topic, partition, low, high in ranges:
-            got = self._records[topic][low : high + 1]
+            got = self.records[topic][low : high + 1]
             assert stream in ("events", "labels", "control")
             chunks.append(
                 Chunk(
@@ -254,6 +254,21 @@ class Loop:
             due = [w for w in self._waiting if w[0] <= self.next]
             self._waiting = [w for w in self._waiting if w[0] > self.next]
             self.poll(events, [{"id": i, "label": label} for _, i, label in due])
+
+    def until(
+        self,
+        condition: Callable[[], object],
+        concept: Concept,
+        *,
+        most: int = 1000,
+        at_once: int = 20,
+    ) -> None:
+        """Send events of a concept until something holds; their labels come at once."""
+        for _ in range(0, most, at_once):
+            if condition():
+                return
+            self.stream(at_once, concept, delay=0, at_once=at_once)
+        raise AssertionError(f"not within {most} events; decided: {self.kinds()}")
 
     def command(self, verb: str, **facts: object) -> Outcome:
         """Send a command."""

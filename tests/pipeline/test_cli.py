@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -94,7 +93,7 @@ def test_a_wrong_configuration_names_key_value_and_fix(
         path.write_text(text)
     found = CliRunner().invoke(app, [*command.split(), "-c", str(path)])
     assert found.exit_code == 2
-    assert says.format(path=path) in found.stderr
+    assert says.replace("{path}", str(path)) in found.stderr
 
 
 def test_a_wrong_environment_variable_is_named(
@@ -111,10 +110,9 @@ def test_the_state_file_is_looked_for_where_the_daemon_keeps_it(tmp_path: Path) 
     assert state_view.state_file(tmp_path) == state_path(tmp_path)
 
 
-def test_commands_end_with_typer_exits_only(tmp_path: Path) -> None:
-    """A command that fails says so in one line, without a traceback."""
+def test_a_command_that_fails_says_so_in_a_line_and_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "m.yaml").write_text(MINIMAL + f"state_dir: {tmp_path}/none\n")
     found = CliRunner().invoke(app, ["status", "-c", str(tmp_path / "m.yaml")])
-    assert isinstance(found.exception, SystemExit | typer.Exit)
+    assert isinstance(found.exception, SystemExit)
     assert found.stderr.startswith("error: state_dir: ")
     assert "start the daemon once with `metadrift run`" in found.stderr

@@ -75,9 +75,9 @@ def test_owner_running_silent_or_gone(tmp_path: Path) -> None:
     found = json.loads(status(config, "--json"))
     assert (found["owner"]["state"], found["owner"]["pid"]) == ("running", HERE)
     path = tmp_path / "state" / "state.sqlite"
-    for change, expected in (("heard_s = 5", "silent"), ("pid = 99999999", "gone")):
+    for column, value, expected in (("heard_s", 5, "silent"), ("pid", 99_999_999, "gone")):
         with sqlite3.connect(path) as db:
-            db.execute(f"UPDATE owner SET {change}")
+            db.execute(f"UPDATE owner SET {column} = ?", (value,))  # noqa: S608 - two literals
         db.close()
         assert json.loads(status(config, "--json"))["owner"]["state"] == expected
 
@@ -85,9 +85,7 @@ def test_owner_running_silent_or_gone(tmp_path: Path) -> None:
 def test_models_that_wait_are_shown(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     write_state(tmp_path / "state", Core(), [])
-    arrivals.announce(
-        tmp_path / "state", ModelsFound(champion=digest("c"), meta_init=digest("d"))
-    )
+    arrivals.announce(tmp_path / "state", ModelsFound(champion=digest("c"), meta_init=digest("d")))
     found = json.loads(status(config, "--json"))
     assert found["waiting_champion"] == digest("c")
     assert found["waiting_meta_init"] == digest("d")

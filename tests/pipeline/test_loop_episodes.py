@@ -13,9 +13,9 @@ from tests.pipeline.small_worlds import (
     falling,
     features,
     first,
+    lane_start,
     line_champion,
     rising,
-    lane_start,
     second,
     swapped,
     third,
@@ -87,13 +87,16 @@ def test_a_refusal_is_recorded_with_its_numbers(tmp_path: Path) -> None:
 def refused(loop: Loop) -> None:
     """Let a candidate learn the second plan, and judge it on the first."""
     loop.stream(200, first, delay=0)
-    while loop.route.episode is None:
-        loop.stream(10, second, delay=0, at_once=10)
+    loop.until(lambda: loop.route.episode, second, at_once=10)
     enough = loop.settings.episode.support + loop.settings.episode.query
-    while len(loop.fold.state.buffers["*"].since(loop.route.episode.change_point)) < enough:
-        loop.stream(2, second, delay=0, at_once=2)
-    while not loop.outcomes():
-        loop.stream(2, first, delay=0, at_once=2)
+
+    def collected() -> bool:
+        assert loop.route.episode is not None
+        since = loop.route.episode.change_point
+        return len(loop.fold.state.buffers["*"].since(since)) >= enough
+
+    loop.until(collected, second, at_once=2)
+    loop.until(loop.outcomes, first, at_once=2)
     assert loop.outcomes() == ["rejected by the gate"]
     assert loop.route.waiting is not None
 
@@ -126,11 +129,10 @@ def test_a_second_signal_in_an_episode_waits_and_moves_the_cut(tmp_path: Path) -
     settings = quick_settings(tmp_path, episode={"support": 500, "query": 20, "holdout": 20})
     with Loop(settings) as loop:
         loop.stream(200, first)
-        while not loop.decided("episode-opened"):
-            loop.stream(20, second)
+        loop.until(lambda: loop.route.episode, second)
+        loop.stream(100, second)
         changed = loop.next
-        while loop.counts["signals_error"] < 2:
-            loop.stream(20, swapped)  # every answer of the champion is wrong now
+        loop.until(lambda: loop.counts["signals_error"] == 2, swapped)
         signals = loop.decided("signal")
         assert [s.facts["verdict"] for s in signals] == ["Start", "Hold"]
         recut = loop.decided("episode-recut")[0]
@@ -144,11 +146,9 @@ def test_a_second_signal_in_a_rollout_is_acted_on_afterwards(tmp_path: Path) -> 
     )
     with Loop(settings) as loop:
         loop.stream(200, first)
-        while loop.route.rollout is None:
-            loop.stream(20, second)
+        loop.until(lambda: loop.route.rollout, second)
         changed, before = loop.next, len(loop.decided("episode-opened"))
-        while loop.counts["signals_error"] < 2:
-            loop.stream(20, swapped)
+        loop.until(lambda: loop.counts["signals_error"] == 2, swapped)
         assert loop.decided("signal")[-1].facts["verdict"] == "Hold"
         assert len(loop.decided("episode-opened")) == before
         loop.review("reject")
@@ -252,8 +252,7 @@ def test_an_announced_task_waits_for_its_examples_and_interrupts_what_ran(tmp_pa
     settings = quick_settings(tmp_path, episode={"support": 200, "query": 20, "holdout": 20})
     with Loop(settings) as loop:
         loop.stream(200, first)
-        while not loop.decided("episode-opened"):
-            loop.stream(20, third)
+        loop.until(lambda: loop.route.episode, third)
         loop.command("new-task", task="plan 2", examples=[f"ex{i}" for i in range(20)])
         assert loop.outcomes() == ["interrupted"]
         loop.stream(60, second, share=0)

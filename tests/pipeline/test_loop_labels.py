@@ -220,8 +220,9 @@ def test_the_labels_of_a_former_champion_are_not_held_against_the_new_one(tmp_pa
     with Loop(quick_settings(tmp_path)) as loop:
         loop.stream(100, first)
         loop.stream(300, second, delay=60)
-        while "promotion" not in loop.kinds():
-            loop.stream(20, second, delay=60)
+        for _ in range(30):
+            if "promotion" not in loop.kinds():
+                loop.stream(20, second, delay=60)
         promoted_at = loop.route.champion_since_position
         loop.stream(60, second, delay=60)
         seen = state(loop).monitors["*"]
