@@ -64,10 +64,11 @@ class ErrorMonitor:
     """Signals a rise of the loss, once per alarm of its detector.
 
     A signal needs three things: the detector alarms; the most likely single change among the last
-    512 losses is a rise that began after the last signal; and the mean since then exceeds both the
-    reference and the mean before by ``least_effect``. After an alarm the detector starts from
-    nothing, so a lasting high loss is not signalled again before it rises further (or the detector
-    errs); whether a signal is still true is asked with `loss_still_raised`.
+    512 losses is a rise that began after the last one signalled; and the mean since then exceeds
+    both the reference and the mean before by ``least_effect``. After an alarm the losses since the
+    change are the detector's new normal: a lasting high loss is not signalled again before it rises
+    further (or the detector errs), and a further rise is, however soon it follows. Whether a signal
+    is still true is asked with `loss_still_raised`.
 
     Args:
         detector: Name in the catalog; None is the default of the task type.
@@ -204,9 +205,11 @@ class ErrorMonitor:
             return None
         if self._signalled is not None and pairs[start][1] <= self._signalled:
             return None
-        self._signalled = at
+        self._signalled = pairs[start][1]
         self._recent = deque(pairs[start:], maxlen=KEPT)
         self._prior_sum, self._prior_count = 0.0, 0
+        self._detector = make_detector(self._detector.name, self._detector.params)
+        self._detector.prime(since)
         self._bind()
         mean = sum(since) / len(since)
         change_point = min(pairs[start][1], at)

@@ -37,6 +37,8 @@ def carry_out(turn: Turn, control: Control, time_ms: int) -> None:
     if route is None:
         _refuse(turn, control, f"no route '{control.route}'; there are {sorted(core.routes)}")
         return
+    said = f"{control.verb} by {control.by}: {control.reason or 'no reason given'}"
+    turn.decide("command", control.route, said, **_facts(control))
     try:
         match control.verb:
             case "new-task":
@@ -44,8 +46,6 @@ def carry_out(turn: Turn, control: Control, time_ms: int) -> None:
             case "force":
                 _force(turn, control, route)
             case _:
-                said = f"{control.verb} by {control.by}: {control.reason or 'no reason given'}"
-                turn.decide("command", control.route, said, **_facts(control))
                 _same_candidate(turn, control, route)
                 verb = ROLLOUT_VERBS[control.verb]
                 command(turn, control.route, verb, control.by, control.reason)

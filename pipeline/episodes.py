@@ -157,6 +157,7 @@ def _collect(turn: Turn, name: str, episode: Episode) -> None:
         return
     s = turn.settings.episode
     examples = turn.state.buffers[name].since(episode.change_point)
+    examples = examples[-(s.most_support + s.query + s.holdout) :]
     full = split_by_time(examples, support=s.support, query=s.query, holdout=s.holdout)
     if full is not None:
         _ask(turn, name, episode, full.support, full.query, full.holdout)

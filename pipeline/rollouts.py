@@ -28,6 +28,7 @@ from deploy.rollout import (
 )
 from detectors.signals import Signal, SignalKind
 from pipeline.core_state import Before, Candidate, Episode, RouteCore
+from pipeline.label_values import loss_of
 from pipeline.recording import record_rollout, register
 from pipeline.settings import RolloutSettings
 from pipeline.turn import Turn
@@ -181,11 +182,25 @@ def _moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
             route.waiting = _still_open(route.rollout_signal)
         if before.suspect and after.phase is Phase.REJECTED:
             # A person says that the labels were wrong: what was learned from them is void.
-            turn.state.monitors[name].forget_losses(turn.version(route.champion).losses)
+            turn.state.monitors[name].forget_losses(_trusted_losses(turn, name))
             route.waiting = None
         route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
         turn.effect("alias", f"rollout-{after.id}-no-candidate", alias="candidate", number=0)
         _written(turn, after)
+
+
+def _trusted_losses(turn: Turn, name: str) -> list[float]:
+    """Return the champion's own holdout losses, and those on labels from before suspicion began.
+
+    Labels that the person has corrected by then count as corrected.
+    """
+    route = turn.route(name)
+    number, scale = route.champion, turn.champion(name).loss_scale
+    return list(turn.version(number).losses) + [
+        loss_of(turn, scale, e.answer, e.label)
+        for e in turn.state.buffers[name].since(route.champion_since_position)
+        if e.version == number and e.position < route.rollout_change_point
+    ]
 
 
 def _still_open(signal: Signal | None) -> Signal | None:

@@ -148,6 +148,8 @@ class EpisodeSettings(Section):
 
     support: int = Field(40, ge=1)
     """Labelled examples to adapt on."""
+    most_support: int = Field(400, ge=1)
+    """Most of them; the newest are taken."""
     query: int = Field(20, ge=1)
     """Labelled examples that choose the recipe."""
     holdout: int = Field(20, ge=1)
@@ -178,6 +180,10 @@ class EpisodeSettings(Section):
             raise ValueError(f"recipes: {unknown} unknown; choose from {list(RECIPES)}")
         if "frozen" not in self.recipes:
             raise ValueError("recipes: 'frozen' must take part; add it")
+        if self.most_support < self.support:
+            raise ValueError(
+                f"most_support ({self.most_support}) is below support ({self.support}); raise it"
+            )
         if self.support + self.query + self.holdout > self.buffer_examples:
             raise ValueError(
                 f"buffer_examples ({self.buffer_examples}) is smaller than support + query + "

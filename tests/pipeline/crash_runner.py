@@ -151,6 +151,7 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports for seconds, once for all
     folder = Path(sys.argv[1])
     story = json.loads((folder / "story.json").read_text())
     killed = {name: lives(folder, story, name, deaths) for name, deaths in story["plans"].items()}

@@ -116,3 +116,27 @@ def test_a_command_that_fails_says_so_in_a_line_and_without_a_traceback(tmp_path
     assert isinstance(found.exception, SystemExit)
     assert found.stderr.startswith("error: state_dir: ")
     assert "start the daemon once with `metadrift run`" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "says"),
+    [
+        ("produce none.csv", 3, "none.csv: no such file"),
+        ("produce rows.csv --rate 0", 2, "rate is 0.0: use more than 0 events a second"),
+        ("produce rows.csv --label-delay 3 --label-delay-s 1", 2, "use one of them"),
+        ("produce rows.csv --label answer", 3, "choose from: a, b"),
+        ("signal new-task --task t --examples none.csv", 3, "none.csv: no such file"),
+        ("signal new-task --task t --examples ,", 2, "names none"),
+        ("signal new-task --task t --examples rows.csv", 2, "--label: missing"),
+        ("replay", 2, "give a FILE"),
+    ],
+)
+def test_wrong_options_are_named_before_a_broker_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, code: int, says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("metadrift.yaml").write_text(MINIMAL + "kafka: {bootstrap_servers: '127.0.0.1:1'}\n")
+    Path("rows.csv").write_text("a,b\n1,x\n2,y\n")
+    found = CliRunner().invoke(app, command.split())
+    assert found.exit_code == code, found.output
+    assert says in found.stderr

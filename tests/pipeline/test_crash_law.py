@@ -26,7 +26,7 @@ SECTIONS: dict[str, dict[str, object]] = {
     "join": {"window_events": 1000, "early_labels": 5},
     "rollout": {"probation_labels": 60},
 }
-DEATHS = 5
+DEATHS = 3
 
 
 def story(loop: Loop) -> None:
@@ -44,7 +44,7 @@ def story(loop: Loop) -> None:
     corrected = [{"id": f"e{loop.next - i}", "label": "up"} for i in range(1, 20)]
     loop.poll(labels=corrected)
     loop.until(lambda: "rollback" in loop.kinds(), first)
-    loop.stream(500, first, share=0.2, at_once=50)
+    loop.stream(700, first, share=0.2, at_once=50)
 
 
 def plans() -> dict[str, list[str]]:
@@ -52,11 +52,11 @@ def plans() -> dict[str, list[str]]:
     rng = random.Random(5)
     often = {"before-effect": 4, "after-effect": 4, "after-bake-off": 1}
     made = {
-        point: [f"{point}:{rng.randint(1, often.get(point, 25))}" for _ in range(DEATHS)]
+        point: [f"{point}:{rng.randint(1, often.get(point, 8))}" for _ in range(DEATHS)]
         for point in CRASH_POINTS
     }
     for name in ("mixed-1", "mixed-2"):
-        made[name] = [f"{rng.choice(CRASH_POINTS)}:{rng.randint(1, 12)}" for _ in range(2 * DEATHS)]
+        made[name] = [f"{rng.choice(CRASH_POINTS)}:{rng.randint(1, 6)}" for _ in range(2 * DEATHS)]
     made["after-bake-off"] = ["after-bake-off:1", "after-bake-off:1", "after-bake-off:2"]
     return {"uninterrupted": [], **made}
 
@@ -90,7 +90,7 @@ def world(folder: Path) -> dict[tuple[str, str], set[str]]:
 def test_wherever_it_dies_the_end_is_the_same(told: tuple[Path, Loop], plan: str) -> None:
     folder, loop = told
     killed = json.loads((folder / "killed.json").read_text())[plan]
-    assert killed >= (0 if plan == "uninterrupted" else 3), "the plan was to die more often"
+    assert killed >= (0 if plan == "uninterrupted" else 2), "the plan was to die more often"
     ours, theirs = loop.tables(), tables_of(state_path(folder / plan))
     for table in FOLDED:
         assert theirs[table] == ours[table], table
