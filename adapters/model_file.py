@@ -128,6 +128,17 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.outputs)
 
+    def part(self, low: int, high: int) -> "Prediction":
+        """Return what is said about rows ``low`` to ``high`` (exclusive)."""
+        return Prediction(
+            self.outputs[low:high],
+            None if self.proba is None else self.proba[low:high],
+            self.embedding[low:high],
+            self.inputs[low:high],
+            self.labels[low:high],
+            self.values[low:high],
+        )
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:

@@ -29,6 +29,7 @@ VERBS = (
     "rollout_verbs",
     "signal",
     "replay",
+    "demo",
     "schema",
 )
 """Modules of ``pipeline.commands``, in the order of the help."""

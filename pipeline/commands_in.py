@@ -81,6 +81,11 @@ def _announce(turn: Turn, control: Control, route: RouteCore, time_ms: int) -> N
         raise VerbError("new-task: give `task` and the ids of its labelled `examples`")
     if len(set(control.examples)) != len(control.examples):
         raise VerbError("new-task: an example id is given twice; name each once")
+    if control.life == "beside" and (route.episode is not None or route.rollout is not None):
+        raise VerbError(
+            "new-task: the old task lives on (beside) and an episode or rollout for it is in "
+            "progress: announce again when it has ended, or abort it"
+        )
     position = turn.state.window.position_at(time_ms)
     signal = Signal(
         kind=SignalKind.ANNOUNCED,

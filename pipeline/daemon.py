@@ -293,6 +293,7 @@ class Daemon:
             return
         self._heard_s = now_s
         self._file.heartbeat(wall_s())
+        self._metrics.lag(self._source.lag())
         self._metrics.observe(self._fold.state, self._file.outbox_depth(), not self._registry.away)
 
     def _drain(self) -> None:

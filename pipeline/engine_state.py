@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from deploy.embedded import EmbeddedBackend
+from deploy.rollout import Traffic, desired_traffic
 from pipeline.core_state import Core, decode_core, encode_core
 from pipeline.example_buffer import Example, ExampleBuffer
 from pipeline.join_window import JoinWindow, ScoredRows
@@ -27,6 +29,16 @@ class EngineState:
             r: ExampleBuffer(settings.episode.buffer_examples) for r in self.core.routes
         }
         self.monitors = {r: RouteMonitors(settings) for r in self.core.routes}
+        self.backends = {r: EmbeddedBackend() for r in self.core.routes}
+
+    def traffic(self, name: str) -> Traffic:
+        """Return the traffic that a route's state calls for."""
+        route = self.core.routes[name]
+        if route.rollout is not None:
+            return desired_traffic(route.rollout)
+        if route.probation is not None:
+            return desired_traffic(route.probation)
+        return Traffic(self.core.versions[route.champion].name)
 
     def changes(self, outcome: Outcome) -> Changes:
         """Return what the last step changed, as rows, and forget that it did."""

@@ -10,6 +10,10 @@ Answer = tuple[int, str, bytes]
 """Status, content type, body."""
 
 
+class HttpAddressError(Exception):
+    """The address cannot be listened on; says what to do."""
+
+
 class HttpServer:
     """A thread that answers GET.
 
@@ -19,7 +23,7 @@ class HttpServer:
         pages: By path.
 
     Raises:
-        OSError: The address cannot be used.
+        HttpAddressError: The address cannot be used.
     """
 
     def __init__(self, host: str, port: int, pages: dict[str, Callable[[], Answer]]) -> None:
@@ -38,7 +42,13 @@ class HttpServer:
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 """Keep the log to the daemon's own lines."""
 
-        self._server = ThreadingHTTPServer((host, port), Handler)
+        try:
+            self._server = ThreadingHTTPServer((host, port), Handler)
+        except OSError as error:
+            raise HttpAddressError(
+                f"http: {host}:{port} cannot be used ({error.strerror}): end what listens there, "
+                "or set http.port to another one (0 takes a free one)"
+            ) from error
         self._server.daemon_threads = True
         self.port = int(self._server.server_address[1])
         self._thread = threading.Thread(

@@ -294,11 +294,12 @@ class KafkaSource:
         return True
 
     def lag(self) -> dict[str, int]:
-        """Return records not yet read, by topic."""
-        ends = self._consumer.end_offsets(self._assigned, timeout_ms=_CALL_MS)
+        """Return records not yet read, by topic, as the last fetches knew the topics' ends."""
         lag: dict[str, int] = dict.fromkeys(self._streams, 0)
         for tp in self._assigned:
-            lag[tp.topic] += max(0, int(ends[tp]) - self._known[tp.topic, tp.partition])
+            end = self._consumer.highwater(tp)
+            if end is not None:
+                lag[tp.topic] += max(0, int(end) - self._known[tp.topic, tp.partition])
         return lag
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ def canonical(label: LabelValue) -> str:
     if isinstance(label, float):
         if not label.is_integer():
             raise LabelError(f"label is {label!r}: a class must be a string, integer or bool")
-        return str(int(label))
+        label = int(label)
     text = str(label)
     if not 0 < len(text) <= LONGEST_LABEL:
         raise LabelError(f"label has {len(text)} characters: send 1 to {LONGEST_LABEL}")

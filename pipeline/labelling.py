@@ -28,16 +28,11 @@ def join_labels(turn: Turn, decoded: Decoded[Label], chunks: tuple[Chunk, ...]) 
 
 
 def join_waiting(
-    turn: Turn, decoded: Decoded[Event], ids: list[str], chunks: tuple[Chunk, ...]
+    turn: Turn, decoded: Decoded[Event], labelled: list[int], chunks: tuple[Chunk, ...]
 ) -> None:
     """Join labels that came inside their event or before it."""
-    if not ids:
-        return
-    wanted = set(ids)
-    for event, (chunk, at) in zip(decoded.messages, decoded.origins, strict=True):
-        if event.id not in wanted:
-            continue
-        wanted.discard(event.id)
+    for i in labelled:
+        event, (chunk, at) = decoded.messages[i], decoded.origins[i]
         early = turn.state.window.take_early(event.id)
         if early is not None:
             _arrive(turn, event.id, early)

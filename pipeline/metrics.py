@@ -70,7 +70,7 @@ class Metrics:
             "metadrift_window_events", "Events in the join window.", names, registry=self.registry
         )
         self._early = Gauge(
-            "metadrift_early_labels",
+            "metadrift_waiting_labels",
             "Labels that wait for their event.",
             names,
             registry=self.registry,
@@ -176,10 +176,7 @@ class Metrics:
             phase = "" if rollout is None else rollout.phase.value
             for known in PHASES:
                 self._phase.labels(model, name, known).set(known == phase)
-            weight = 0
-            if route.rollout is not None and route.rollout.phase.value == "canary":
-                weight = route.rollout.plan.weights[route.rollout.step]
-            self._weight.labels(model, name).set(weight)
+            self._weight.labels(model, name).set(state.traffic(name).candidate_weight)
 
         self._collections.labels(model).set(self._collected_s)
 

@@ -36,6 +36,9 @@ from pipeline.turn import Turn
 if TYPE_CHECKING:
     from deploy.gate import GateResult
 
+RENAMED_MARGIN = 0.15
+"""Accuracy by which a candidate shows that its labels are no renaming of the champion's answers."""
+
 INPUTS_MOVED_WITHIN = 100
 """Events around a change point within which a label-free signal says that the inputs moved."""
 
@@ -233,7 +236,8 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     route.action_label, route.action_ms = core.labels, core.time_ms
     monitors.champion_changed(turn.champion(name), turn.version(new).losses)
     _recalibrate(turn, name, route)
-    live = advance(rollout, turn.now_s)
+    route.probation = rollout
+    live = advance(rollout, turn.now_s, live=turn.converge(name))
     route.probation = live
     turn.effect("alias", f"rollout-{rollout.id}-champion", alias="champion", number=new)
     turn.effect("alias", f"rollout-{rollout.id}-promoted", alias="candidate", number=0)
@@ -355,16 +359,35 @@ def _suspicion(turn: Turn, name: str) -> str | None:
         return None
     if reference is None:
         return None
-    classes = len(turn.core.classes)
-    if classes < 2:
+    seen = [
+        (int(e.answer), int(e.label))
+        for e in turn.state.buffers[name].since(since)
+        if e.version == number and e.answer == e.answer
+    ]
+    # Only classes in play: thousands that some broken producer once named would cost gigabytes.
+    known = (turn.class_number(c) for c in turn.model(number).class_names)
+    rank = {c: i for i, c in enumerate(sorted({*known, *(c for pair in seen for c in pair)}))}
+    if len(rank) < 2:
         return None
-    confusion = np.zeros((classes, classes), np.int64)
-    for example in turn.state.buffers[name].since(since):
-        if example.version == number and example.answer == example.answer:
-            confusion[int(example.answer), int(example.label)] += 1
+    confusion = np.zeros((len(rank), len(rank)), np.int64)
+    for answer, label in seen:
+        confusion[rank[answer], rank[label]] += 1
     moved = route.inputs_moved_at >= max(0, since - INPUTS_MOVED_WITHIN)
     found = suspect_labels(confusion, reference_accuracy=1.0 - reference, inputs_moved=moved)
-    return found.reason if found.holds else None
+    if not found.holds or _clearly_beaten(turn, route, found.accuracy_permuted):
+        return None
+    return found.reason
+
+
+def _clearly_beaten(turn: Turn, route: RouteCore, renamed: float) -> bool:
+    """Whether the candidate is far better than the renamed champion.
+
+    Then a renaming is not what happened: a champion near chance fits many renamings as well.
+    """
+    if route.rollout is None:
+        return False
+    losses = turn.version(route.rollout_candidate).losses
+    return bool(losses) and 1.0 - float(np.mean(losses)) > renamed + RENAMED_MARGIN
 
 
 def _written(turn: Turn, rollout: Rollout) -> None:

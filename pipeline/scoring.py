@@ -9,8 +9,7 @@ from numpy.typing import NDArray
 
 from adapters.feature_schema import FeatureError, Rows
 from adapters.model_file import Prediction
-from deploy.arms import candidate_serves
-from deploy.rollout import desired_traffic, observe_assigned
+from deploy.rollout import observe_assigned
 from pipeline.answers import answers_of
 from pipeline.codec import Decoded, dead_letter
 from pipeline.core_state import ONE_ROUTE
@@ -23,6 +22,7 @@ from pipeline.signals import raise_signals
 from pipeline.turn import Turn
 
 MOST_EXTRA_NAMES = 1000
+LONGEST_EXTRA_NAME = 256
 
 Serving: TypeAlias = tuple[Prediction, tuple[str, ...], str]
 """A model's answers, its class names, and its version's name."""
@@ -30,11 +30,12 @@ Serving: TypeAlias = tuple[Prediction, tuple[str, ...], str]
 _encode = msgspec.json.Encoder().encode
 
 
-def score_events(turn: Turn, decoded: Decoded[Event], chunks: tuple[Chunk, ...]) -> list[str]:
-    """Score a poll's events and remember them; return ids whose first label is already here.
+def score_events(turn: Turn, decoded: Decoded[Event], chunks: tuple[Chunk, ...]) -> list[int]:
+    """Score a poll's events and remember them; return which of them have a label already.
 
     Repeated ids are counted (equal features) or dead-lettered (others); rows that do not fit the
-    champion's schema are dead-lettered with the feature's name.
+    champion's schema are dead-lettered with the feature's name. A dead-lettered event's label
+    counts for nothing, a repeated event's label does.
     """
     if not decoded.messages:
         return []
@@ -49,15 +50,12 @@ def score_events(turn: Turn, decoded: Decoded[Event], chunks: tuple[Chunk, ...])
     _count_extra(turn, parsed.extra)
     kept = fresh if len(parsed.kept) == len(fresh) else [fresh[k] for k in parsed.kept]
     events = [decoded.messages[i] for i in kept]
-    waiting: list[str] = []
     if events:
         _score(turn, events, parsed.rows, [decoded.times_ms[i] for i in kept])
-        early = turn.state.window.early
-        waiting = [e.id for e in events if e.label is not None or e.id in early]
-    for i in repeated:
-        if _compare(turn, decoded, i, chunks) and decoded.messages[i].label is not None:
-            waiting.append(decoded.messages[i].id)
-    return waiting
+    standing = kept + [i for i in repeated if _compare(turn, decoded, i, chunks)]
+    early = turn.state.window.early
+    found = ((i, decoded.messages[i]) for i in standing)
+    return sorted(i for i, e in found if e.label is not None or e.id in early)
 
 
 def _with_usable_prediction(
@@ -101,7 +99,7 @@ def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, .
     """Count a repeated event, or set it aside when its features differ from the first ones.
 
     Returns:
-        Whether it was scored after all, because the first one had not been usable.
+        Whether it stands: it equals the first one, or was scored because that was not usable.
     """
     event, (chunk, at) = decoded.messages[i], decoded.origins[i]
     window = turn.state.window
@@ -120,7 +118,7 @@ def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, .
     first, k = window.row(position)
     if rows.equal_row(0, first, k):
         turn.core.count("duplicate_events")
-        return False
+        return True
     message = f"event id '{event.id}' came before with other features; give each event its own id"
     dead.append(dead_letter(chunks[chunk], at, "conflicting-duplicate", message))
     return False
@@ -128,7 +126,8 @@ def _compare(turn: Turn, decoded: Decoded[Event], i: int, chunks: tuple[Chunk, .
 
 def _count_extra(turn: Turn, extra: dict[str, int]) -> None:
     counted = turn.core.extra_features
-    for name, times in extra.items():
+    for long_name, times in extra.items():
+        name = long_name[:LONGEST_EXTRA_NAME]
         if name in counted or len(counted) < MOST_EXTRA_NAMES:
             counted[name] = counted.get(name, 0) + times
 
@@ -138,6 +137,7 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
     route, n, start = turn.route(ONE_ROUTE), len(events), window.next
     versions = np.full((n, 3), NO_MODEL, np.int32)
     answers = np.full((n, 3), np.nan)
+    turn.converge(ONE_ROUTE)
     served = np.zeros(n, np.uint8)
     weights = np.zeros(n, np.uint8)
     ours = _score_stable(turn, events, rows, versions, answers, start)
@@ -152,11 +152,12 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
         prediction = model.predict(rows)
         versions[:, CANDIDATE] = candidate
         answers[:, CANDIDATE] = answers_of(turn, model, prediction)
-        weight = desired_traffic(rollout).candidate_weight
+        weight = turn.state.traffic(ONE_ROUTE).candidate_weight
         if weight:
             salt = f"{turn.settings.rollout.salt}/{rollout.id}"
             upstream = np.array([e.prediction is not None for e in events])
-            served[:] = candidate_serves([e.id for e in events], salt, weight) & ~upstream
+            backend = turn.state.backends[ONE_ROUTE]
+            served[:] = backend.serves_candidate([e.id for e in events], salt) & ~upstream
             weights[~upstream] = weight
             ours_n = int((~upstream).sum())
             route.rollout = observe_assigned(
@@ -215,6 +216,10 @@ def _score_stable(
         return None
     prediction = model.predict(rows)
     answers[own, STABLE] = answers_of(turn, model, prediction)[own]
+    monitors = turn.state.monitors[ONE_ROUTE]
+    for run in np.split(own, np.flatnonzero(np.diff(own) > 1) + 1):
+        low, high = int(run[0]), int(run[-1]) + 1
+        raise_signals(turn, ONE_ROUTE, monitors.scored(prediction.part(low, high), start + low))
     return prediction
 
 

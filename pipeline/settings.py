@@ -136,7 +136,7 @@ class TriggerSettings(Section):
     """Engine seconds after the end of an episode or rollout before the next may start."""
     least_labels: int = Field(0, ge=0)
     """Labels after the change point that a signal needs before its episode opens."""
-    actions_per_day: float = Field(24.0, gt=0)
+    actions_per_day: float = Field(24.0, ge=1)
     """Budget of episodes per engine day; unused ones are kept for one day."""
 
 

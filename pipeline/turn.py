@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from adapters.model_file import Model
-from deploy.rollout import desired_traffic
+from deploy.controller import reconcile
 from pipeline.core_state import Candidate, Core, RouteCore, Version
 from pipeline.engine_state import EngineState
 from pipeline.messages import Decision
@@ -63,7 +63,7 @@ class Turn:
         core = self.core
         core.decisions += 1
         decision = Decision(
-            key=f"{self.settings.model.name}-{core.decisions}",
+            key=f"{self.settings.model.name}-{core.state_id}-{core.decisions}",
             kind=kind,
             model=self.settings.model.name,
             route=route,
@@ -103,10 +103,13 @@ class Turn:
 
     def rollout_arm(self, route: str) -> int | None:
         """Return the version number that scores beside the champion, or None."""
-        rollout = self.route(route).rollout
-        if rollout is None or desired_traffic(rollout).candidate is None:
+        if self.route(route).rollout is None or self.state.traffic(route).candidate is None:
             return None
         return self.route(route).rollout_candidate
+
+    def converge(self, route: str) -> bool:
+        """Make the live traffic what the state calls for; return whether it is."""
+        return reconcile(self.state.traffic(route), self.state.backends[route]).live
 
     def class_number(self, label: str) -> int:
         """Return the number of a class, giving a new one its number."""

@@ -7,19 +7,29 @@ on, the risk of a wrong promotion, how many episodes may start, and waits in lab
 from pathlib import Path
 
 MODEL = "sorting-centre"
+LABEL = "lane"
+TASK = "plan"
+GROUP = "scan"
 
 
-def demo_config(state_dir: Path, bootstrap_servers: str) -> dict[str, object]:
+TOPICS = ("events", "labels", "control", "predictions", "decisions", "dead_letters")
+
+
+def demo_config(state_dir: Path, bootstrap_servers: str, prefix: str = MODEL) -> dict[str, object]:
     """Return the content of the demo's ``metadrift.yaml``.
 
     Args:
         state_dir: Of the daemon.
         bootstrap_servers: The broker.
+        prefix: Of the topics' names.
     """
     return {
         "model": {"name": MODEL, "task_type": "classification"},
         "state_dir": str(state_dir),
-        "kafka": {"bootstrap_servers": bootstrap_servers},
+        "kafka": {
+            "bootstrap_servers": bootstrap_servers,
+            "topics": {name: f"{prefix}-{name.replace('_', '-')}" for name in TOPICS},
+        },
         "detect": {
             "error": {"name": "HDDMA", "params": {"drift_confidence": 0.02}},
         },
@@ -29,20 +39,20 @@ def demo_config(state_dir: Path, bootstrap_servers: str) -> dict[str, object]:
             "actions_per_day": 24,
         },
         "episode": {
-            "support": 40,
-            "query": 20,
-            "holdout": 20,
+            "support": 46,
+            "query": 18,
+            "holdout": 18,
             "deadline_labels": 150,
         },
-        "gate": {"target_from": 0.5, "target_to": 0.05, "risk": 0.05, "power": 0.8},
+        "gate": {"target_from": 0.5, "target_to": 0.03, "risk": 0.05, "power": 0.8},
         "rollout": {
             "steps": [10, 50],
             "least_labels": 5,
             "acceptable_harm": 0.05,
             "longest_wait_labels": 100,
             "probation_labels": 40,
-            "wrong_promotions_per_30_days": 0.5,
-            "risk_per_rollout": 0.05,
+            "wrong_promotions_per_30_days": 1.0,
+            "risk_per_rollout": 0.1,
         },
         "http": {"port": 0},
         "log": {"format": "json"},

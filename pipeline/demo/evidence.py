@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from adapters.model_file import Model
 from pipeline.demo import story
@@ -32,8 +33,7 @@ class Span:
 
 def spans(record: Record) -> tuple[Span, ...]:
     """Return each stretch's span; chapter 4 has two."""
-    at = record.script.starts
-    return tuple(Span(*pair) for pair in zip(at, at[1:], strict=False))
+    return tuple(Span(*pair) for pair in pairwise(record.script.starts))
 
 
 def tell(record: Record) -> list[Claim]:
@@ -43,16 +43,15 @@ def tell(record: Record) -> list[Claim]:
     second, fifth = milestones(record, two), milestones(record, five)
     announced = announcement(record, six)
     suspicion = swapped_outcome(record, swapped)
-    quarter = two.last_quarter
-    first, fitted = record.models[record.first], record.fitted[1]
+    served, first, fitted = last_quarter(record)
     winner, accuracy = recipes(record, two)
     before_light = record.models[record.in_force(three.start)]
     before_trouble = record.models[record.in_force(four.start)]
     return [
         story.nothing_promoted(1, changes(record, one)),
         story.answered(2, second),
-        story.over_first_champion(2, _served(record, quarter), _accuracy(record, first, quarter)),
-        story.near_fitted(2, _served(record, quarter), _accuracy(record, fitted, quarter)),
+        story.over_first_champion(2, served, first),
+        story.near_fitted(2, served, fitted),
         story.meta_learned_best(2, winner, accuracy),
         story.nothing_promoted(3, changes(record, three)),
         story.as_good_as_before(
@@ -72,6 +71,16 @@ def tell(record: Record) -> list[Claim]:
         story.canary_before_labels(6, announced),
         story.fewer_stream_labels(6, announced, second.labels),
     ]
+
+
+def last_quarter(record: Record) -> tuple[float, float, float]:
+    """Return accuracy over chapter 2's last quarter: served, first champion, fitted model."""
+    quarter = spans(record)[1].last_quarter
+    return (
+        _served(record, quarter),
+        _accuracy(record, record.models[record.first], quarter),
+        _accuracy(record, record.fitted[1], quarter),
+    )
 
 
 def changes(record: Record, span: Span) -> Changes:

@@ -79,8 +79,8 @@ def draw_plans(seed: int, meta: int = META_PLANS) -> Plans:
         meta: How many serve meta-training.
     """
     every = every_plan()
-    rng = np.random.default_rng([seed, 1])
-    order = [every[i] for i in rng.permutation(len(every)).tolist()]
+    places: list[int] = np.random.default_rng([seed, 1]).permutation(len(every)).tolist()
+    order = [every[i] for i in places]
     first = order.pop(0)
 
     def follower() -> Plan:

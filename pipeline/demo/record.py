@@ -22,7 +22,8 @@ class Record:
 
     Attributes:
         script: What was produced, with the truth.
-        sent_ms: Position -> record time of its label, epoch milliseconds.
+        event_ms: ``n`` record times of the events, epoch milliseconds.
+        sent_ms: Position -> record time of its label.
         answers: ``n`` served lanes by position; None: no answer came.
         decisions: In order.
         models: By version name.
@@ -33,6 +34,7 @@ class Record:
     """
 
     script: Script
+    event_ms: Sequence[int]
     sent_ms: Mapping[int, int]
     answers: Sequence[str | None]
     decisions: Sequence[Decision]
@@ -46,6 +48,11 @@ class Record:
         """Return the served answers' losses against the truth, ``(n,)``; no answer is wrong."""
         pairs = zip(self.answers, self.script.truth, strict=True)
         return np.array([float(answer != truth) for answer, truth in pairs])
+
+    def labels_at(self) -> NDArray[np.int64]:
+        """Return how many events had been sent when each label was, rising."""
+        sent = np.sort(np.fromiter(self.sent_ms.values(), np.int64, len(self.sent_ms)))
+        return np.searchsorted(np.array(self.event_ms, np.int64), sent, side="right")
 
     def losses_of(self, model: Model, first: int, end: int) -> Losses:
         """Return a model's losses against the truth on events ``first .. end - 1``."""

@@ -148,10 +148,14 @@ def _episode_words(episode: EpisodeRow) -> str:
 
 
 def _draw_canaries(axes: "Axes", row: int, report: Report) -> None:
-    served = [r for r in report.rollouts if r.weights]
-    nexts = [*(r.weights[0].position for r in served), report.counts.events][1:]
-    for rollout, free_until in zip(served, nexts, strict=True):
-        _, end = canary_span(rollout, report)
+    # One that was paused before its first step never had a weight, and its pause is the story.
+    drawn = [r for r in report.rollouts if r.weights or r.pauses]
+    begun = [
+        min([*(w.position for w in r.weights[:1]), *(p.position for p in r.pauses[:1])])
+        for r in drawn
+    ]
+    for rollout, free_until in zip(drawn, [*begun, report.counts.events][1:], strict=True):
+        end = report.counts.events if rollout.ended is None else rollout.ended
         starts = [w.position for w in rollout.weights if w.position < end]
         spans = zip(rollout.weights, starts, [*starts[1:], end], strict=False)
         for weight, start, stop in spans:

@@ -126,7 +126,7 @@ def test_a_signal_that_is_true_no_more_is_dropped(tmp_path: Path) -> None:
 
 def test_a_second_signal_in_an_episode_waits_and_moves_the_cut(tmp_path: Path) -> None:
     """A second change while labels are still collected: the world between teaches nothing."""
-    settings = quick_settings(tmp_path, episode={"support": 500, "query": 20, "holdout": 20})
+    settings = quick_settings(tmp_path, episode={"support": 400, "query": 20, "holdout": 20})
     with Loop(settings) as loop:
         loop.stream(200, first)
         loop.until(lambda: loop.route.episode, second)
@@ -141,9 +141,7 @@ def test_a_second_signal_in_an_episode_waits_and_moves_the_cut(tmp_path: Path) -
 
 
 def test_a_second_signal_in_a_rollout_is_acted_on_afterwards(tmp_path: Path) -> None:
-    settings = quick_settings(
-        tmp_path, rollout={"mode": "recommend", "longest_approval_wait_s": 1e6}
-    )
+    settings = quick_settings(tmp_path, rollout={"mode": "recommend", "label_permutation": "adapt"})
     with Loop(settings) as loop:
         loop.stream(200, first)
         loop.until(lambda: loop.route.rollout, second)
@@ -268,7 +266,7 @@ def test_an_announcement_without_task_or_examples_is_refused(
 ) -> None:
     with Loop(quick_settings(tmp_path)) as loop:
         loop.command("new-task", **facts)
-        assert loop.kinds() == ["champion", "command-refused"]
+        assert loop.kinds() == ["champion", "command", "command-refused"]
         assert loop.route.episode is None
 
 

@@ -1,0 +1,179 @@
+"""The demo's story over many seeds: ``python -m benchmarks.demo_seeds``.
+
+Every seed has its own images, plans, noise and labels, its own meta-training (with the demo's own
+settings), and one run of the engine on a simulated clock (``benchmarks.demo_simulation``). Writes
+docs/results/demo_seeds.json and docs/results/demo_seeds.md: every claim that failed, and why.
+"""
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from adapters.meta_init import MetaInit, load_meta_init, save_meta_init
+from adapters.meta_settings import MetaTrainSettings
+from adapters.meta_training import meta_train
+from benchmarks.demo_simulation import simulate
+from pipeline.demo.evidence import last_quarter, milestones, recipes, spans, tell
+from pipeline.demo.images import split_images
+from pipeline.demo.learning import fitted_to, meta_examples
+from pipeline.demo.plans import difference, draw_plans
+from pipeline.demo.preparation import META_SECONDS
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+MEAN_OF_FITTED = 0.95
+MEAN_POINTS = 0.08
+
+
+@dataclass(frozen=True, slots=True)
+class SeedResult:
+    """One seed.
+
+    Attributes:
+        seed: It.
+        differences: Digits in which the second and the third plan differ from the first.
+        claims: (claim, held, evidence).
+        served: Accuracy over chapter 2's last quarter.
+        first: The first champion's.
+        fitted: That of a model fitted to the plan.
+        recipes: Accuracy by recipe on the chapter's remaining events.
+        meta: The meta-learned recipe that counts.
+        labels: Labels from detection to promotion in chapters 2 and 5; None: no promotion.
+        meta_train_s: Seconds of meta-training; None: it was kept from an earlier run.
+    """
+
+    seed: int
+    differences: tuple[int, int]
+    claims: list[tuple[str, bool, str]]
+    served: float
+    first: float
+    fitted: float
+    recipes: dict[str, float]
+    meta: str
+    labels: tuple[int | None, int | None]
+    meta_train_s: float | None
+
+    @property
+    def failed(self) -> list[tuple[str, bool, str]]:
+        """The claims that did not hold."""
+        return [claim for claim in self.claims if not claim[1]]
+
+    @property
+    def points(self) -> float:
+        """By how much the meta-learned recipe beats the better of fine-tuning and scratch."""
+        others = [self.recipes.get(name, 1.0) for name in ("fine_tune", "scratch")]
+        return self.recipes.get(self.meta, 0.0) - max(others)
+
+
+def start_of(seed: int, kept: Path) -> tuple[MetaInit, float | None]:
+    """Return the seed's meta-init, trained as the demo trains it or kept from before."""
+    folder = kept / f"meta-init-{seed}"
+    if folder.exists():
+        return load_meta_init(folder, None), None
+    data = meta_examples(draw_plans(seed).meta, split_images(seed).learning, seed)
+    began_s = time.monotonic()
+    settings = MetaTrainSettings(support=20, query=40, seed=seed, max_seconds=META_SECONDS)
+    init = meta_train(data, settings)
+    seconds = time.monotonic() - began_s
+    kept.mkdir(parents=True, exist_ok=True)
+    save_meta_init(folder, init)
+    return init, seconds
+
+
+def run(job: tuple[int, Path, float | None]) -> SeedResult:
+    """Simulate one seed whose meta-init is there."""
+    seed, kept, seconds = job
+    torch.set_num_threads(1)
+    init, _ = start_of(seed, kept)
+    plans = draw_plans(seed)
+    record = simulate(seed, fitted_to(plans.first, split_images(seed).learning, seed), init)
+    parts = spans(record)
+    served, first, fitted = last_quarter(record)
+    meta, accuracy = recipes(record, parts[1])
+    return SeedResult(
+        seed=seed,
+        differences=(difference(plans.first, plans.second), difference(plans.first, plans.third)),
+        claims=[(c.claim, c.held, c.evidence) for c in tell(record)],
+        served=served,
+        first=first,
+        fitted=fitted,
+        recipes=accuracy,
+        meta=meta,
+        labels=(milestones(record, parts[1]).labels, milestones(record, parts[5]).labels),
+        meta_train_s=seconds,
+    )
+
+
+def page(results: Sequence[SeedResult]) -> str:
+    """Return the results as Markdown."""
+    n = len(results)
+    of_fitted = sum(r.served / r.fitted for r in results) / n
+    points = sum(r.points for r in results) / n
+    whole = sum(not r.failed for r in results)
+    lines = [
+        "# The demo's story over seeds",
+        "",
+        "Written by `python -m benchmarks.demo_seeds`: the engine, state file and bake-offs of "
+        "`metadrift demo` on a simulated clock (answers of the worker a second late), each seed "
+        "with its own images, plans, noise, labels and meta-training.",
+        "",
+        f"- {whole} of {n} seeds hold every claim; "
+        f"{sum(len(r.failed) for r in results)} of {sum(len(r.claims) for r in results)} claims "
+        "failed.",
+        f"- Chapter 2's last quarter: in the mean {of_fitted:.1%} of a model fitted to the plan "
+        f"(wanted {MEAN_OF_FITTED:.0%}: {'held' if of_fitted >= MEAN_OF_FITTED else 'NOT held'}).",
+        "- The meta-learned recipe above the better of fine-tuning and scratch on the same labels: "
+        f"in the mean {100 * points:.1f} points (wanted {100 * MEAN_POINTS:.0f}: "
+        f"{'held' if points >= MEAN_POINTS else 'NOT held'}).",
+        "",
+        "| seed | digits moved (2, 6) | held | served | first champion | fitted | meta | fine_tune |"
+        " scratch | labels 2 / 5 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        shares = [r.served, r.first, r.fitted]
+        shares += [r.recipes.get(name, float("nan")) for name in (r.meta, "fine_tune", "scratch")]
+        moved = ", ".join(map(str, r.differences))
+        labels = " / ".join("-" if k is None else str(k) for k in r.labels)
+        held = f"{len(r.claims) - len(r.failed)} of {len(r.claims)}"
+        cells = " | ".join(f"{100 * share:.1f}" for share in shares)
+        lines.append(f"| {r.seed} | {moved} | {held} | {cells} | {labels} |")
+    lines += ["", "## Claims that failed", ""]
+    lines += [
+        f"- seed {r.seed}: {claim}: {evidence}" for r in results for claim, _, evidence in r.failed
+    ] or ["None."]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run every seed, print, and keep the numbers."""
+    options = argparse.ArgumentParser(prog="python -m benchmarks.demo_seeds", description=__doc__)
+    options.add_argument("--seeds", type=int, default=10, help="0 .. SEEDS - 1")
+    options.add_argument("--first", type=int, default=0, help="the first seed")
+    options.add_argument("--keep", type=Path, default=Path(".cache/demo-seeds"))
+    options.add_argument("--print-only", action="store_true", help="write no results")
+    chosen = options.parse_args()
+    jobs = []
+    for seed in range(chosen.first, chosen.first + chosen.seeds):
+        _, seconds = start_of(seed, chosen.keep)
+        print(f"seed {seed}: meta-init", "kept" if seconds is None else f"{seconds:.0f} s")
+        jobs.append((seed, chosen.keep, seconds))
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        results = list(pool.imap(run, jobs))
+    written = page(results)
+    print(written)
+    if chosen.print_only:
+        return
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / "demo_seeds.md").write_text(written, encoding="utf-8")
+    document = json.dumps([asdict(r) for r in results], indent=2)
+    (RESULTS / "demo_seeds.json").write_text(document + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
