@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from adapters.model_file import lineage_key
-from deploy.label_permutation import suspect as suspect_labels
 from deploy.risk_budget import RiskBudget, left, spend
 from deploy.rollout import (
     CanaryPlan,
@@ -28,6 +27,7 @@ from deploy.rollout import (
 )
 from detectors.signals import Signal, SignalKind
 from pipeline.core_state import Before, Candidate, Episode, RouteCore
+from pipeline.label_suspicion import suspicion
 from pipeline.label_values import loss_of
 from pipeline.recording import record_rollout, register
 from pipeline.settings import RolloutSettings
@@ -35,12 +35,6 @@ from pipeline.turn import Turn
 
 if TYPE_CHECKING:
     from deploy.gate import GateResult
-
-RENAMED_MARGIN = 0.15
-"""Accuracy by which a candidate shows that its labels are no renaming of the champion's answers."""
-
-INPUTS_MOVED_WITHIN = 100
-"""Events around a change point within which a label-free signal says that the inputs moved."""
 
 
 def plan_of(settings: RolloutSettings, risk: float) -> CanaryPlan:
@@ -132,7 +126,7 @@ def begin_rollout(
         turn.now_s,
         may_enter=True,
         reason=gate.reason,
-        suspect=_suspicion(turn, name),
+        suspect=suspicion(turn, name),
     )
     _moved(turn, name, rollout, admitted)
 
@@ -141,10 +135,10 @@ def advance_rollouts(turn: Turn, name: str) -> None:
     """Look at the rollout and the probation of a route once."""
     route = turn.route(name)
     if route.probation is not None:
-        now = advance(route.probation, turn.now_s, suspect=_suspicion(turn, name))
+        now = advance(route.probation, turn.now_s, suspect=suspicion(turn, name))
         _probation_moved(turn, name, route.probation, now)
     while route.rollout is not None:
-        seen = advance(route.rollout, turn.now_s, suspect=_suspicion(turn, name))
+        seen = advance(route.rollout, turn.now_s, suspect=suspicion(turn, name))
         if seen is route.rollout:
             return
         _moved(turn, name, route.rollout, seen)
@@ -332,62 +326,6 @@ def rollout_facts(rollout: Rollout) -> dict[str, object]:
         "verdict": None if rollout.verdict is None else rollout.verdict.value,
         "paused": None if rollout.pause is None else rollout.pause.cause,
     }
-
-
-# ---------------------------------------------------------------- suspect labels
-
-
-def _suspicion(turn: Turn, name: str) -> str | None:
-    """Return why the labels look permuted, if they do (DESIGN section 5, suspect labels)."""
-    route = turn.route(name)
-    if turn.settings.model.task_type == "regression":
-        return None
-    rollout = route.rollout
-    if rollout is not None and rollout.kind == "announced":
-        return None  # somebody has said that the rules change
-    if rollout is not None and rollout.phase is not Phase.PROMOTING:
-        number, since = route.champion, route.rollout_change_point
-        if route.waiting is not None and route.waiting.kind is SignalKind.ERROR:
-            # The losses rose once more on the way here: what the labels say since then counts.
-            since = max(since, route.waiting.change_point)
-        reference = turn.state.monitors[name].reference_loss
-    elif route.probation is not None:
-        number, since = route.champion, route.probation_from
-        losses = turn.version(number).losses
-        reference = float(np.mean(losses)) if losses else None
-    else:
-        return None
-    if reference is None:
-        return None
-    seen = [
-        (int(e.answer), int(e.label))
-        for e in turn.state.buffers[name].since(since)
-        if e.version == number and e.answer == e.answer
-    ]
-    # Only classes in play: thousands that some broken producer once named would cost gigabytes.
-    known = (turn.class_number(c) for c in turn.model(number).class_names)
-    rank = {c: i for i, c in enumerate(sorted({*known, *(c for pair in seen for c in pair)}))}
-    if len(rank) < 2:
-        return None
-    confusion = np.zeros((len(rank), len(rank)), np.int64)
-    for answer, label in seen:
-        confusion[rank[answer], rank[label]] += 1
-    moved = route.inputs_moved_at >= max(0, since - INPUTS_MOVED_WITHIN)
-    found = suspect_labels(confusion, reference_accuracy=1.0 - reference, inputs_moved=moved)
-    if not found.holds or _clearly_beaten(turn, route, found.accuracy_permuted):
-        return None
-    return found.reason
-
-
-def _clearly_beaten(turn: Turn, route: RouteCore, renamed: float) -> bool:
-    """Whether the candidate is far better than the renamed champion.
-
-    Then a renaming is not what happened: a champion near chance fits many renamings as well.
-    """
-    if route.rollout is None:
-        return False
-    losses = turn.version(route.rollout_candidate).losses
-    return bool(losses) and 1.0 - float(np.mean(losses)) > renamed + RENAMED_MARGIN
 
 
 def _written(turn: Turn, rollout: Rollout) -> None:

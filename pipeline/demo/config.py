@@ -39,7 +39,7 @@ def demo_config(state_dir: Path, bootstrap_servers: str, prefix: str = MODEL) ->
             "actions_per_day": 24,
         },
         "episode": {
-            "support": 46,
+            "support": 40,
             "query": 18,
             "holdout": 18,
             "deadline_labels": 150,
