@@ -131,8 +131,8 @@ def page(results: Sequence[SeedResult]) -> str:
         f"in the mean {100 * points:.1f} points (wanted {100 * MEAN_POINTS:.0f}: "
         f"{'held' if points >= MEAN_POINTS else 'NOT held'}).",
         "",
-        "| seed | digits moved (2, 6) | held | served | first champion | fitted | meta | fine_tune |"
-        " scratch | labels 2 / 5 |",
+        "| seed | digits moved (2, 6) | held | served | first champion | fitted | meta | "
+        "fine_tune | scratch | labels 2 / 5 |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for r in results:

@@ -6,7 +6,6 @@ is left out against ``metadrift demo``: Kafka, the daemon's shell, MLflow, and w
 
 import tempfile
 from dataclasses import dataclass, field
-from itertools import takewhile
 from pathlib import Path
 
 import msgspec
@@ -78,8 +77,9 @@ def _play(fold: Fold, script: Script, seed: int, champion: Model, init: MetaInit
     waiting: tuple[float, Answer] | None = None
     for turn in range(1, int((script.ends_s + SETTLE_S) / POLL_S) + 1):
         now_s = turn * POLL_S
-        arrived = list(takewhile(lambda m: m.at_s <= now_s, reversed(messages)))
-        del messages[len(messages) - len(arrived) :]
+        arrived: list[Message] = []
+        while messages and messages[-1].at_s <= now_s:
+            arrived.append(messages.pop())
         chunks = [_chunk(name, arrived, offsets) for name in STREAMS]
         kept = tuple(c for c in chunks if c.values)
         if kept:

@@ -6,8 +6,10 @@ outbox's process only.
 
 import logging
 import os
+import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -122,12 +124,15 @@ def connect(address: str, artifacts: Path | None) -> Connection:
     # a signature: the feature schema in the manifest says more than one could.
     for name in ("mlflow.utils.requirements_utils", "mlflow.utils.environment", "mlflow.pyfunc"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    away = (SQLAlchemyError, OSError)
+    away = (SQLAlchemyError, sqlite3.Error, OSError)
     location = None
     try:
         if address.startswith("sqlite:"):
-            folder = Path(address.removeprefix("sqlite:///")).parent
+            store = Path(address.removeprefix("sqlite:///"))
+            folder = store.parent
             folder.mkdir(parents=True, exist_ok=True)
+            if not store.exists():
+                _make_store(store, mlflow.MlflowClient)
             location = (artifacts or folder / "artifacts").absolute().as_uri()
         client = mlflow.MlflowClient(tracking_uri=address, registry_uri=address)
     except away as error:
@@ -135,3 +140,18 @@ def connect(address: str, artifacts: Path | None) -> Connection:
     return Connection(
         client, location, mlflow.pyfunc.save_model, Metric, Param, MlflowException, away
     )
+
+
+def _make_store(store: Path, client: "type[MlflowClient]") -> None:
+    """Make a SQLite store whole or not at all.
+
+    MLflow creates its tables one by one; killed in between, it would find them half made and
+    refuse the file for ever.
+    """
+    with tempfile.TemporaryDirectory(dir=store.parent, prefix=".mlflow-") as scratch:
+        made, whole = Path(scratch) / "made.db", Path(scratch) / "whole.db"
+        client(tracking_uri=f"sqlite:///{made}", registry_uri=f"sqlite:///{made}")
+        with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(whole)) as target:
+            source.backup(target)  # MLflow keeps connections to the file that it made
+        if not store.exists():  # another process may have been quicker
+            whole.rename(store)

@@ -11,6 +11,18 @@ from pipeline.records import Chunk, DeadLetter, Stream
 
 LONGEST_LEAD_MS = 3_600_000
 LONGEST_ID = 256
+LONGEST_REASON = 2000
+
+_EVENT_TEXTS = (("group", LONGEST_ID), ("task", LONGEST_ID))
+_LABEL_TEXTS = (("group", LONGEST_ID),)
+_CONTROL_TEXTS = (
+    ("by", LONGEST_ID),
+    ("reason", LONGEST_REASON),
+    ("route", LONGEST_ID),
+    ("task", LONGEST_ID),
+    ("digest", LONGEST_ID),
+)
+"""Optional texts and their bounds: they are kept, and a command's go into decisions."""
 
 M = TypeVar("M", Event, Label, Control)
 
@@ -56,23 +68,24 @@ class Codec:
         self, chunks: Iterable[Chunk], host_ms: int, dead: list[DeadLetter]
     ) -> Decoded[Event]:
         """Decode the events of a poll; what cannot be read is appended to ``dead``."""
-        return self._decode(self._events, "events", chunks, host_ms, dead)
+        return self._decode(self._events, _EVENT_TEXTS, "events", chunks, host_ms, dead)
 
     def labels(
         self, chunks: Iterable[Chunk], host_ms: int, dead: list[DeadLetter]
     ) -> Decoded[Label]:
         """Decode the labels of a poll; what cannot be read is appended to ``dead``."""
-        return self._decode(self._labels, "labels", chunks, host_ms, dead)
+        return self._decode(self._labels, _LABEL_TEXTS, "labels", chunks, host_ms, dead)
 
     def control(
         self, chunks: Iterable[Chunk], host_ms: int, dead: list[DeadLetter]
     ) -> Decoded[Control]:
         """Decode the commands of a poll; what cannot be read is appended to ``dead``."""
-        return self._decode(self._control, "control", chunks, host_ms, dead)
+        return self._decode(self._control, _CONTROL_TEXTS, "control", chunks, host_ms, dead)
 
     def _decode(
         self,
         decode: Callable[[bytes], M],
+        texts: tuple[tuple[str, int], ...],
         stream: Stream,
         chunks: Iterable[Chunk],
         host_ms: int,
@@ -108,6 +121,13 @@ class Codec:
                             "wrong-type",
                             f"id has {len(message.id)} characters; send 1 to {LONGEST_ID}",
                         )
+                    for name, most in texts:
+                        text = getattr(message, name)
+                        if text is not None and len(text) > most:
+                            raise _UnusableError(
+                                "wrong-type",
+                                f"{name} has {len(text)} characters; send at most {most}",
+                            )
                 except (
                     msgspec.MsgspecError,
                     RecursionError,

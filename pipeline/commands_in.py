@@ -86,6 +86,11 @@ def _announce(turn: Turn, control: Control, route: RouteCore, time_ms: int) -> N
             "new-task: the old task lives on (beside) and an episode or rollout for it is in "
             "progress: announce again when it has ended, or abort it"
         )
+    kept = turn.settings.episode.buffer_examples
+    if len(control.examples) > kept:
+        raise VerbError(
+            f"new-task: {len(control.examples)} examples; episode.buffer_examples keeps {kept}"
+        )
     position = turn.state.window.position_at(time_ms)
     signal = Signal(
         kind=SignalKind.ANNOUNCED,

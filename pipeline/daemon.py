@@ -130,7 +130,7 @@ class Daemon:
                 settings.kafka, group, self._positions(), accept_lost=accept_lost
             )
             self._sink = KafkaSink(
-                settings.kafka, group if exactly_once else None, self._stop.is_set
+                settings.kafka, group if exactly_once else None, self._still_waiting
             )
             self._finish_intent()
             gc.collect()
@@ -253,6 +253,15 @@ class Daemon:
                 if self._watchdog is not None:
                     self._watchdog.feed()
         crash_point("after-publish")
+
+    def _still_waiting(self) -> bool:
+        """Live on while the broker is away, so that nobody takes over; return whether to stop."""
+        if self._watchdog is not None:
+            self._watchdog.feed()
+        if time.monotonic() - self._heard_s >= LOOK_S:
+            self._heard_s = time.monotonic()
+            self._file.heartbeat(wall_s())
+        return self._stop.is_set()
 
     def _tick(self) -> None:
         """Let time pass where somebody waits for it."""

@@ -291,6 +291,9 @@ def _decide_winner(
         if request.zero_step:
             episode.phase = "collecting"
             return
+        if not request.query:
+            end_episode(turn, name, "failed", _nothing_to_choose_by(turn, episode, results))
+            return
         reason = (
             f"episode {episode.number}: frozen wins on {len(request.query)} query labels: "
             + ", ".join(f"{r.name} {r.query_loss:.3f}" for r in results)
@@ -316,6 +319,15 @@ def _decide_winner(
             episode.candidate, episode.phase = None, "collecting"
             return
     _gate(turn, name, episode)
+
+
+def _nothing_to_choose_by(turn: Turn, episode: Episode, results: Sequence[RecipeResult]) -> str:
+    name = turn.core.recommended
+    why = f"the recommended {name} takes no part" if name else "no meta-init recommends one"
+    for result in results:
+        if result.name == name:
+            why = f"the recommended {name} cannot be used: {result.message or result.outcome}"
+    return f"episode {episode.number}: no query labels to choose a recipe by, and {why}"
 
 
 def _digest_of(turn: Turn, result: RecipeResult) -> str:

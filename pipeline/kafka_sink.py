@@ -175,8 +175,8 @@ class _Acknowledgements:
                 raise future.exception
 
 
-def _as_record(letter: DeadLetter) -> tuple[bytes | None, list[tuple[str, bytes]]]:
-    value = letter.value
+def _as_record(letter: DeadLetter) -> tuple[bytes, list[tuple[str, bytes]]]:
+    value = letter.value if letter.value is not None else b""  # no record is sent without a value
     headers = [
         ("error", letter.error.encode()),
         ("message", letter.message.encode(errors="replace")[:2000]),
@@ -184,7 +184,9 @@ def _as_record(letter: DeadLetter) -> tuple[bytes | None, list[tuple[str, bytes]
         ("partition", str(letter.partition).encode()),
         ("offset", str(letter.offset).encode()),
     ]
-    if value is not None and len(value) > LARGEST_DEAD_LETTER:
+    if letter.value is None:
+        headers.append(("tombstone", b"true"))
+    if len(value) > LARGEST_DEAD_LETTER:
         headers += [
             ("sha256", hashlib.sha256(value).hexdigest().encode()),
             ("length", str(len(value)).encode()),

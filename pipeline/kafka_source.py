@@ -190,7 +190,8 @@ class KafkaSource:
         their events by more than may wait, and be lost as orphans.
         """
         for chunk in chunks:
-            newest = max(self._newest_ms.get(chunk.stream, 0), chunk.times_ms[-1])
+            newest_ms = min(chunk.times_ms[-1], now_ms)  # a wrong clock must not hold labels back
+            newest = max(self._newest_ms.get(chunk.stream, 0), newest_ms)
             self._newest_ms[chunk.stream] = newest
         events = any(c.stream == "events" for c in chunks)
         self._polls_without_events = 0 if events else self._polls_without_events + 1

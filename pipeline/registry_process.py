@@ -219,12 +219,18 @@ class _Desk:
         self._told: set[str] = set()
 
     def _registry(self) -> Registry:
+        if self._connected is not None and self._is_gone():
+            raise SystemExit(1)  # its connections hold a deleted file; a new process starts anew
         if self._connected is None:
             from deploy.mlflow_registry import MlflowRegistry
 
             artifacts = self._artifacts if self._uri.startswith("sqlite:") else None
             self._connected = MlflowRegistry(self._uri, model=self._model, artifacts=artifacts)
         return self._connected
+
+    def _is_gone(self) -> bool:
+        path = self._uri.removeprefix("sqlite:///")
+        return path != self._uri and not Path(path).exists()
 
     def carry_out(self, job: RegistryJob) -> _Reply:
         """Do one job; say what came of it."""

@@ -1,6 +1,7 @@
 """``metadrift run``: the daemon."""
 
 import signal
+import sqlite3
 import threading
 from typing import Annotated
 
@@ -77,3 +78,9 @@ def run(
         fail(str(error), EXIT_TAKEN_OVER)
     except (StateError, HttpAddressError) as error:
         fail(str(error), EXIT_CONFIG)
+    except sqlite3.Error as error:
+        fail(
+            f"state_dir: {settings.state_dir}: {error}: nothing half-written is left; make room "
+            "or make the folder writable, and start again",
+            EXIT_CONFIG,
+        )

@@ -163,7 +163,7 @@ class LiveModel:
     def send(self, stream: str, messages: Iterable[object], *, flush: bool = True) -> None:
         """Produce messages; dictionaries as JSON under their id."""
         for message in messages:
-            key = str(message["id"]).encode() if isinstance(message, dict) else None
+            key = str(message["id"]).encode() if isinstance(message, dict) else b"no id"
             value = message if message is None or isinstance(message, bytes) else None
             if isinstance(message, dict):
                 value = json.dumps(message).encode()

@@ -65,19 +65,11 @@ def test_kills_change_nothing(live: LiveModel) -> None:
     """Crash points and random moments; then the counts, the topics, and the journal's fold."""
     rng = random.Random(11)
     stream = Stream(live)
-    for crash_at in (
-        "inside-state:4",
-        "after-publish:5",
-        "",
-        "before-effect:1",
-        "",
-        "after-state:3",
-    ):
+    for crash_at in ("inside-state:3", "", "before-effect:1", "after-publish:4", ""):
         live.start(crash_at)
-        concept = first if stream.next < 300 else second
+        concept = first if stream.next < 200 else second
         if crash_at:
-            stream.play(150, concept)
-            live.wait_dead()
+            stream.play_to_death(concept)
         else:
             stream.play(150, concept, pause_s=0.05)
             time.sleep(rng.uniform(0, 0.3))
