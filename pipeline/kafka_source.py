@@ -189,6 +189,7 @@ class KafkaSource:
         After a long pause every topic has a backlog. Read at full speed, labels would come before
         their events by more than may wait, and be lost as orphans.
         """
+        now_ms = int(time.time() * 1000)
         for chunk in chunks:
             newest_ms = min(chunk.times_ms[-1], now_ms)  # a wrong clock must not hold labels back
             newest = max(self._newest_ms.get(chunk.stream, 0), newest_ms)
