@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from adapters.bake_off import RECIPES, BakeOff, RecipeResult, choose, run_bake_off
+    from adapters.bake_off import BakeOff, RecipeResult, choose, run_bake_off
     from adapters.bake_off_codec import (
         BakeOffCodecError,
         decode_request,
@@ -72,7 +72,6 @@ __all__ = [
     "Prediction",
     "Preprocessor",
     "Progress",
-    "RECIPES",
     "RecipeResult",
     "Reptile",
     "Rows",
@@ -101,7 +100,6 @@ __all__ = [
 _HOMES = {
     "adapters.bake_off": (
         "BakeOff",
-        "RECIPES",
         "RecipeResult",
         "choose",
         "run_bake_off",

@@ -38,7 +38,8 @@ class EngineState:
             return desired_traffic(route.rollout)
         if route.probation is not None:
             return desired_traffic(route.probation)
-        return Traffic(self.core.versions[route.champion].name)
+        champion = self.core.versions.get(route.champion)
+        return Traffic("none" if champion is None else champion.name)
 
     def changes(self, outcome: Outcome) -> Changes:
         """Return what the last step changed, as rows, and forget that it did."""

@@ -7,6 +7,7 @@ except in ``exactly_once``, where it tells whether the last transaction came thr
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -22,6 +23,9 @@ Positions = dict[tuple[str, int], int]
 """(topic, partition) -> next offset."""
 
 LOOK_FOR_PARTITIONS_S = 30.0
+LONGEST_RECONNECT_MS = 2_000
+"""The client's own 30 s would leave a broker that is back unread for as long."""
+
 COMMIT_EVERY_S = 5.0
 CAUGHT_UP_POLLS = 5
 AHEAD_MS = 1000
@@ -46,6 +50,7 @@ def connection(kafka: "KafkaSettings") -> dict[str, Any]:
         "ssl_cafile": str(kafka.ssl_cafile) if kafka.ssl_cafile else None,
         "request_timeout_ms": kafka.request_timeout_ms,
         "bootstrap_timeout_ms": kafka.request_timeout_ms,
+        "reconnect_backoff_max_ms": LONGEST_RECONNECT_MS,
         "allow_auto_create_topics": False,
     }
 
@@ -91,6 +96,7 @@ class KafkaSource:
                 isolation_level="read_committed",
                 fetch_max_wait_ms=min(kafka.poll_timeout_ms, 100),
                 max_partition_fetch_bytes=4 * 1024 * 1024,
+                metadata_max_age_ms=int(LOOK_FOR_PARTITIONS_S * 1000),
             )
         except KafkaError as error:
             raise SourceError(
@@ -101,9 +107,15 @@ class KafkaSource:
         self._newest_ms: dict[str, int] = {}
         self._held: set[str] = set()
         self._polls_without_events = 0
-        if accept_lost:
-            self._accept_lost()
-        self._assign()
+        try:
+            if accept_lost:
+                self._accept_lost()
+            self._assign()
+        except KafkaError as error:
+            raise SourceError(
+                f"kafka.bootstrap_servers: {kafka.bootstrap_servers} does not say what it holds "
+                f"({error}): try again once the broker is up"
+            ) from error
 
     def _partitions(self) -> list[Any]:
         found = []
@@ -121,12 +133,12 @@ class KafkaSource:
         wanted = self._partitions()
         if wanted == self._assigned:
             return
-        self._consumer.assign(wanted)
         new = [tp for tp in wanted if (tp.topic, tp.partition) not in self._known]
         firsts = self._consumer.beginning_offsets(new, timeout_ms=_CALL_MS) if new else {}
         for tp in new:
             self._known[tp.topic, tp.partition] = int(firsts[tp])
         self._check_not_lost(wanted)
+        self._consumer.assign(wanted)
         for tp in wanted:
             self._consumer.seek(tp, self._known[tp.topic, tp.partition])
         self._assigned = wanted
@@ -163,7 +175,8 @@ class KafkaSource:
         now_s = time.monotonic()
         if now_s - self._looked_s > LOOK_FOR_PARTITIONS_S:
             self._looked_s = now_s
-            self._assign()
+            with suppress(KafkaError):  # the broker is away; there is a next look
+                self._assign()
         try:
             found = self._consumer.poll(
                 timeout_ms=self._settings.poll_timeout_ms,

@@ -11,7 +11,6 @@ LABEL = "lane"
 TASK = "plan"
 GROUP = "scan"
 
-
 TOPICS = ("events", "labels", "control", "predictions", "decisions", "dead_letters")
 
 
@@ -31,26 +30,35 @@ def demo_config(state_dir: Path, bootstrap_servers: str, prefix: str = MODEL) ->
             "topics": {name: f"{prefix}-{name.replace('_', '-')}" for name in TOPICS},
         },
         "detect": {
+            # Few labels a second: a looser bound alarms after 5 to 20 of them. What it costs is an
+            # episode now and then that ends in "frozen wins".
             "error": {"name": "HDDMA", "params": {"drift_confidence": 0.02}},
         },
         "trigger": {
+            # In labels, of which ten come a second.
             "warm_up_labels": 15,
             "cool_down_labels": 15,
             "actions_per_day": 24,
         },
         "episode": {
+            # A plan is learned from 40 labels; 36 more choose the recipe and judge it. A champion
+            # of earlier days needs those 36 alone.
             "support": 40,
             "query": 18,
             "holdout": 18,
             "deadline_labels": 150,
         },
+        # The least effect worth acting on is a plan that moves half of the parcels: 14 labels show
+        # it. The holdout keeps 4 more, since images that a model has learned from are left out.
         "gate": {"target_from": 0.5, "target_to": 0.03, "risk": 0.05, "power": 0.8},
         "rollout": {
             "steps": [10, 50],
+            # Dwell and probation in labels: a day of this centre lasts a minute.
             "least_labels": 5,
             "acceptable_harm": 0.05,
             "longest_wait_labels": 100,
             "probation_labels": 40,
+            # One wrong promotion a month at most; no rollout may risk more than a tenth of it.
             "wrong_promotions_per_30_days": 1.0,
             "risk_per_rollout": 0.1,
         },

@@ -7,6 +7,7 @@ from typing import Self
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
+from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
@@ -66,7 +67,7 @@ class LiveView:
     def step(self, words: str) -> None:
         """Say what is being done before and after the stream."""
         if self._console.is_terminal:
-            self._live.update(Panel(Text(words), title="metadrift demo"))
+            self._live.update(Panel(Spinner("dots", Text(words)), title="metadrift demo"))
         else:
             self._console.print(words, highlight=False)
 

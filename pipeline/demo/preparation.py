@@ -12,7 +12,7 @@ from pipeline.demo.plans import draw_plans
 from pipeline.demo.processes import metadrift
 
 COMMAND_S = 60.0
-META_SECONDS = 48
+META_SECONDS = 40
 """Budget of each algorithm; a slow machine takes fewer meta-steps."""
 
 

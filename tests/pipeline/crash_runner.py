@@ -24,7 +24,8 @@ from pipeline.journal import read_entry, write_entry
 from pipeline.records import BakeOffDone, Input, Outcome, Poll
 from pipeline.settings import Settings, parse_settings
 from pipeline.state_file import StateFile
-from tests.pipeline.loop_driver import Loop, Topics, answer_of
+from tests.pipeline.loop_driver import Loop, answer_of
+from tests.pipeline.loop_inputs import Topics
 from tests.pipeline.small_worlds import lane_champion, lane_start
 
 EFFECTS = ("decision", "episode", "version", "alias", "rollout", "review-answer")

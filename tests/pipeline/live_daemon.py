@@ -25,7 +25,7 @@ from pipeline.messages import Decision
 from pipeline.records import ModelsFound
 from pipeline.settings import Settings, parse_settings
 from pipeline.state_file import StateFile, glimpse
-from tests.pipeline.loop_driver import QUICK
+from tests.pipeline.loop_inputs import QUICK
 from tests.pipeline.small_worlds import HOLDOUT_LOSSES
 from tests.pipeline.state_tables import Tables, tables_of
 from tests.servers.kafka_broker import KafkaBroker

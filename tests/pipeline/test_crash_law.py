@@ -16,7 +16,8 @@ from pipeline.fold import refold, shelf_of, state_path
 from pipeline.records import RegistryNews
 from pipeline.state_file import StateFile
 from tests.pipeline.crash_runner import tell
-from tests.pipeline.loop_driver import QUICK, Loop, quick_settings
+from tests.pipeline.loop_driver import Loop
+from tests.pipeline.loop_inputs import QUICK, quick_settings
 from tests.pipeline.small_worlds import first, lane_start, second
 from tests.pipeline.state_tables import FOLDED, tables_of
 

@@ -8,7 +8,8 @@ import pytest
 from pipeline.engine_state import EngineState
 from pipeline.example_buffer import Example
 from pipeline.join_window import BLOCK, NO_MODEL
-from tests.pipeline.loop_driver import Loop, quick_settings
+from tests.pipeline.loop_driver import Loop
+from tests.pipeline.loop_inputs import quick_settings
 from tests.pipeline.small_worlds import first, line_champion, second
 
 UP = {"x0": 1, "x1": 1, "x2": 1, "x3": 1}

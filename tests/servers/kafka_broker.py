@@ -45,7 +45,8 @@ class KafkaBroker:
         if not configuration.exists():
             self._folder.mkdir(parents=True, exist_ok=True)
             configuration.write_text(self._properties())
-            cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+            # "M" first: an id that begins with a dash would be taken for an option.
+            cluster = "M" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode()[1:22]
             tool = ["kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(configuration)]
             subprocess.run(
                 [java(), *_JVM, "-cp", classpath, *tool],
