@@ -138,15 +138,17 @@ def test_a_name_that_another_distribution_installs_is_wrong() -> None:
 def test_a_package_that_resolves_elsewhere_is_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    import importlib.machinery
     import importlib.util
 
     real = importlib.util.find_spec
 
     def elsewhere(name: str) -> object:
-        spec = real(name)
-        if name == "deploy" and spec is not None:
-            spec.submodule_search_locations = [str(tmp_path / "deploy")]
-        return spec
+        if name != "deploy":
+            return real(name)
+        other = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        other.submodule_search_locations = [str(tmp_path / "deploy")]
+        return other
 
     monkeypatch.setattr(importlib.util, "find_spec", elsewhere)
     (found,) = check_packages(dict)
