@@ -155,6 +155,7 @@ class RouteCore(msgspec.Struct):
         probation: The last promotion, while the old champion can still come back.
         before: What that would bring back.
         rollout_candidate: Version number of the rollout's candidate.
+        rollout_holdout: The candidate's mean loss on the holdout of its episode; None: no holdout.
         rollout_signal: The signal behind it; looked at again when the rollout ends in nothing.
         rollout_change_point: Change point of the episode that made it.
         rollout_from: Position of the first event that both arms of the rollout answered.
@@ -176,6 +177,7 @@ class RouteCore(msgspec.Struct):
     probation: Rollout | None = None
     before: Before | None = None
     rollout_candidate: int = 0
+    rollout_holdout: float | None = None
     rollout_signal: Signal | None = None
     rollout_change_point: int = 0
     rollout_from: int = 0

@@ -37,7 +37,7 @@ def suspicion(turn: Turn, name: str) -> str | None:
     route = turn.route(name)
     moved = route.inputs_moved_at >= max(0, asked.since - INPUTS_MOVED_WITHIN)
     found = suspect(confusion, reference_accuracy=1.0 - asked.reference_loss, inputs_moved=moved)
-    if not found.holds or _clearly_beaten(turn, route, found.accuracy_permuted):
+    if not found.holds or _clearly_beaten(route, found.accuracy_permuted):
         return None
     return found.reason
 
@@ -80,12 +80,12 @@ def _confusion(turn: Turn, name: str, asked: _Question) -> NDArray[np.int64]:
     return confusion
 
 
-def _clearly_beaten(turn: Turn, route: RouteCore, renamed: float) -> bool:
+def _clearly_beaten(route: RouteCore, renamed: float) -> bool:
     """Whether the candidate is far better than the renamed champion.
 
     Then a renaming is not what happened: a champion near chance fits many renamings as well.
     """
-    if route.rollout is None:
+    # A recalled version's own losses are of another time; those on this holdout count.
+    if route.rollout is None or route.rollout_holdout is None:
         return False
-    losses = turn.version(route.rollout_candidate).losses
-    return bool(losses) and 1.0 - float(np.mean(losses)) > renamed + RENAMED_MARGIN
+    return 1.0 - route.rollout_holdout > renamed + RENAMED_MARGIN

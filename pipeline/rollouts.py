@@ -105,6 +105,7 @@ def begin_rollout(
     route.rollout_signal = episode.signal if episode.kind == "drift" else None
     route.rollout_change_point = episode.change_point
     route.rollout_candidate = version.number
+    route.rollout_holdout = sum(losses) / len(losses) if losses else None
     route.rollout_from = turn.state.window.next
     register(turn, version, "candidate", gate.reason, candidate)
     turn.decide(
