@@ -3,8 +3,13 @@
 Names are loaded on first use, so that importing the package imports neither torch nor pandas.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# Without it MKL may use another kernel for a row at an odd address, and the last bit of a row's
+# answer depends on its place in the block (seen on AMD). MKL reads it at its first multiplication.
+os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
     from adapters.bake_off import BakeOff, RecipeResult, choose, run_bake_off
