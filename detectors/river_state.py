@@ -41,7 +41,7 @@ def pack_field(value: object) -> State:
         return {"random": [version, list(words), gauss]}
     if type(value).__module__.startswith("river._river_rust"):
         return {"rust": cast("_Rust", value).__getstate__()}
-    if type(value).__module__.startswith("river."):
+    if any(kind.__module__.startswith("river.") for kind in type(value).__mro__):
         return {"object": {key: pack_field(item) for key, item in fields_of(value).items()}}
     raise TypeError(f"a River detector keeps a {type(value)!r}; teach river_state.py it")
 

@@ -163,3 +163,20 @@ def test_our_defaults_suit_few_labels() -> None:
 def test_an_int_for_a_float_is_the_same_detector() -> None:
     whole = make_detector("PageHinkley", {"threshold": 50})
     assert whole.snapshot() == make_detector("PageHinkley", {"threshold": 50.0}).snapshot()
+
+
+@pytest.mark.parametrize("two_sided", [False, True])
+def test_our_hddma_is_rivers_value_for_value(two_sided: bool) -> None:
+    from river.drift import binary
+
+    rng = np.random.default_rng(0)
+    ours = make_detector("HDDMA", {"two_sided_test": two_sided})
+    theirs = binary.HDDMA(two_sided_test=two_sided)
+    alarms = 0
+    for at in range(6_000):
+        loss = float(rng.random() < (0.05, 0.4, 0.2)[at // 500 % 3])
+        theirs.update(loss)
+        assert ours.update(loss) == theirs.drift_detected
+        assert ours.warning_detected == theirs.warning_detected
+        alarms += theirs.drift_detected
+    assert alarms > 3
