@@ -98,6 +98,9 @@ class Codec:
         for number, chunk in enumerate(chunks):
             if chunk.stream != stream:
                 continue
+            if chunk.damaged:
+                dead.append(_damaged(chunk))
+                continue
             several += 1
             for i, (value, time_ms) in enumerate(zip(chunk.values, chunk.times_ms, strict=True)):
                 try:
@@ -166,6 +169,12 @@ def _class_of(error: Exception) -> str:
             return "wrong-type"
         case _:
             return "undecodable"
+
+
+def _damaged(chunk: Chunk) -> DeadLetter:
+    first, last = chunk.offsets[0], chunk.offsets[-1]
+    message = f"offsets {first} to {last} cannot be unpacked ({chunk.damaged}); produce them again"
+    return dead_letter(chunk, 0, "damaged", message)
 
 
 def dead_letter(chunk: Chunk, index: int, error: str, message: str) -> DeadLetter:

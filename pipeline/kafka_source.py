@@ -14,7 +14,9 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError, OffsetOutOfRangeError
 from kafka.structs import OffsetAndMetadata
 
+from pipeline.damaged_batch import damaged_range, is_damage
 from pipeline.records import Chunk, Poll, Stream
+from pipeline.stream_pace import StreamPace
 
 if TYPE_CHECKING:
     from pipeline.settings import KafkaSettings
@@ -27,10 +29,6 @@ LONGEST_RECONNECT_MS = 2_000
 """The client's own 30 s would leave a broker that is back unread for as long."""
 
 COMMIT_EVERY_S = 5.0
-CAUGHT_UP_POLLS = 5
-AHEAD_MS = 1000
-"""How far labels and commands may run ahead of unread events, by record time."""
-
 _CALL_MS = 15_000
 
 
@@ -63,7 +61,6 @@ class KafkaSource:
         group: Consumer group, for lag tools and transactions; ``metadrift-<model>``.
         positions: Where to go on; partitions not named here start at their first record.
         accept_lost: Go on at the nearest record where the broker no longer holds the next one.
-        accept_lost: Go on at the nearest record where the broker no longer holds the next one.
 
     Raises:
         SourceError: A topic does not exist, or the broker does not answer.
@@ -83,30 +80,19 @@ class KafkaSource:
             topics.labels: "labels",
             topics.control: "control",
         }
-        self._settings = kafka
+        self._settings, self._group = kafka, group
         self._known: Positions = dict(positions)
         self._looked_s = self._committed_s = time.monotonic()
         try:
-            self._consumer = KafkaConsumer(
-                **connection(kafka),
-                client_id=group,
-                group_id=group,
-                enable_auto_commit=False,
-                auto_offset_reset="none",
-                isolation_level="read_committed",
-                fetch_max_wait_ms=min(kafka.poll_timeout_ms, 100),
-                max_partition_fetch_bytes=4 * 1024 * 1024,
-                metadata_max_age_ms=int(LOOK_FOR_PARTITIONS_S * 1000),
-            )
+            self._consumer = self._open()
         except KafkaError as error:
             raise SourceError(
                 f"kafka.bootstrap_servers: no broker answers at {kafka.bootstrap_servers} "
                 f"({error}): start it or correct the address"
             ) from error
         self._assigned: list[Any] = []
-        self._newest_ms: dict[str, int] = {}
-        self._held: set[str] = set()
-        self._polls_without_events = 0
+        self._pace = StreamPace()
+        self._held: set[Stream] = set()
         try:
             if accept_lost:
                 self._accept_lost()
@@ -116,6 +102,19 @@ class KafkaSource:
                 f"kafka.bootstrap_servers: {kafka.bootstrap_servers} does not say what it holds "
                 f"({error}): try again once the broker is up"
             ) from error
+
+    def _open(self) -> Any:
+        return KafkaConsumer(
+            **connection(self._settings),
+            client_id=self._group,
+            group_id=self._group,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=min(self._settings.poll_timeout_ms, 100),
+            max_partition_fetch_bytes=4 * 1024 * 1024,
+            metadata_max_age_ms=int(LOOK_FOR_PARTITIONS_S * 1000),
+        )
 
     def _partitions(self) -> list[Any]:
         found = []
@@ -185,6 +184,10 @@ class KafkaSource:
         except OffsetOutOfRangeError:
             self._check_not_lost(self._assigned)
             raise
+        except Exception as error:
+            if not is_damage(error):
+                raise
+            return self._step_over(error)
         if not found:
             self._keep_step(())
             return None
@@ -197,38 +200,61 @@ class KafkaSource:
         return Poll(tuple(chunks), host_ms)
 
     def _keep_step(self, chunks: Sequence[Chunk]) -> None:
-        """Hold labels and commands back while they run ahead of events that are still unread.
+        """Hold labels and commands back while they run ahead of events that are still unread."""
+        hold = self._pace.hold(chunks, int(time.time() * 1000), self._unread_events)
+        for stream in hold ^ self._held:
+            partitions = [tp for tp in self._assigned if self._streams[tp.topic] == stream]
+            (self._consumer.pause if stream in hold else self._consumer.resume)(*partitions)
+        self._held = hold
 
-        After a long pause every topic has a backlog. Read at full speed, labels would come before
-        their events by more than may wait, and be lost as orphans.
-        """
-        now_ms = int(time.time() * 1000)
-        for chunk in chunks:
-            newest_ms = min(chunk.times_ms[-1], now_ms)  # a wrong clock must not hold labels back
-            newest = max(self._newest_ms.get(chunk.stream, 0), newest_ms)
-            self._newest_ms[chunk.stream] = newest
-        events = any(c.stream == "events" for c in chunks)
-        self._polls_without_events = 0 if events else self._polls_without_events + 1
-        # Offsets of transaction markers are never read, so "unread" alone could last for ever.
-        behind = self._polls_without_events < CAUGHT_UP_POLLS and any(
+    def _unread_events(self) -> bool:
+        return any(
             self._streams[tp.topic] == "events" and self._unread(tp) for tp in self._assigned
         )
-        events_ms = self._newest_ms.get("events", 0)
-        for stream in ("labels", "control"):
-            ahead = behind and self._newest_ms.get(stream, 0) > events_ms + AHEAD_MS
-            if ahead == (stream in self._held):
-                continue
-            partitions = [tp for tp in self._assigned if self._streams[tp.topic] == stream]
-            if ahead:
-                self._held.add(stream)
-                self._consumer.pause(*partitions)
-            else:
-                self._held.discard(stream)
-                self._consumer.resume(*partitions)
 
     def _unread(self, tp: Any) -> bool:
         end = self._consumer.highwater(tp)
         return end is None or self._known[tp.topic, tp.partition] < int(end)
+
+    def _step_over(self, error: Exception) -> Poll:
+        """Return the batch that cannot be unpacked as one damaged chunk, and go on behind it.
+
+        Raises:
+            Exception: ``error``, where every partition can be read.
+        """
+        partitions = self._reopen()
+        for tp in partitions:
+            damaged = self._damaged_at(tp)
+            if damaged is not None:
+                self._known[tp.topic, tp.partition] = damaged.offsets[-1] + 1
+                self._assign()
+                return Poll((damaged,), int(time.time() * 1000))
+        raise error
+
+    def _reopen(self) -> list[Any]:
+        """Take a new consumer (one that has raised never recovers); return what was assigned."""
+        self._consumer.close(autocommit=False, timeout_ms=2000)
+        self._consumer = self._open()
+        before, self._assigned = self._assigned, []
+        return before
+
+    def _damaged_at(self, tp: Any) -> Chunk | None:
+        """Return the batch at the next offset of a partition if it cannot be unpacked."""
+        first = self._known[tp.topic, tp.partition]
+        end = int(self._consumer.end_offsets([tp], timeout_ms=_CALL_MS)[tp])
+        found = damaged_range(self._open, tp, first, end) if first < end else None
+        if found is None:
+            return None
+        offsets = sorted({first, found[0]})
+        return Chunk(
+            self._streams[tp.topic],
+            tp.topic,
+            tp.partition,
+            offsets,
+            [0] * len(offsets),
+            [None] * len(offsets),
+            found[1],
+        )
 
     def _chunk(self, tp: Any, records: list[Any], host_ms: int) -> Chunk:
         return Chunk(
@@ -260,7 +286,13 @@ class KafkaSource:
         while open_:
             if time.monotonic() > deadline:
                 raise SourceError(f"the broker did not return {sorted(open_)} within {timeout_s} s")
-            for tp, records in self._consumer.poll(timeout_ms=200, max_records=5000).items():
+            try:
+                found = self._consumer.poll(timeout_ms=200, max_records=5000)
+            except Exception as error:
+                if not is_damage(error):
+                    raise
+                return self._read_damaged(wanted, host_ms, error)
+            for tp, records in found.items():
                 if tp not in open_:
                     continue
                 got[tp] += [r for r in records if r.offset <= open_[tp]]
@@ -275,6 +307,23 @@ class KafkaSource:
         return Poll(
             tuple(self._chunk(tp, got[tp], host_ms) for tp, _, _ in wanted if got[tp]), host_ms
         )
+
+    def _read_damaged(
+        self, wanted: list[tuple[Any, int, int]], host_ms: int, error: Exception
+    ) -> Poll:
+        """Return the poll of a damaged batch again: it was that batch alone."""
+        self._reopen()
+        tp, first, last = wanted[0]
+        self._known[tp.topic, tp.partition] = first
+        damaged = self._damaged_at(tp)
+        if len(wanted) > 1 or damaged is None or damaged.offsets[-1] != last:
+            raise SourceError(
+                f"{tp.topic}[{tp.partition}]: offsets {first} to {last} were read before and can "
+                f"no longer be unpacked ({error}): the broker's disk may be failing"
+            ) from error
+        self._known[tp.topic, tp.partition] = last + 1
+        self._assign()
+        return Poll((damaged,), host_ms)
 
     def positions(self) -> Positions:
         """Return the next offset of every partition."""

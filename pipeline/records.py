@@ -20,6 +20,8 @@ class Chunk:
         offsets: One offset a record, rising.
         times_ms: Record timestamps, epoch milliseconds.
         values: The payloads; ``None`` is a tombstone.
+        damaged: Why the records between the first and the last offset cannot be unpacked; then
+            nothing else is known of them, and values are ``None``.
     """
 
     stream: Stream
@@ -28,6 +30,7 @@ class Chunk:
     offsets: list[int]
     times_ms: list[int]
     values: list[bytes | None]
+    damaged: str = ""
 
 
 @dataclass(frozen=True, slots=True)
