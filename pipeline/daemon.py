@@ -122,7 +122,9 @@ class Daemon:
             settings.model.name,
             settings.registry.poll_s,
         )
-        self._registry = RegistryOutbox(self._file, self._fold.shelf, process)
+        self._registry = RegistryOutbox(
+            self._file, self._fold.shelf, process, self._metrics.dropped_effects.inc
+        )
         group = f"metadrift-{settings.model.name}"
         exactly_once = settings.kafka.delivery == "exactly_once"
         try:

@@ -34,6 +34,7 @@ TOTALS = {
     "episodes": "Episodes opened.",
     "rollouts": "Rollouts begun.",
     "decisions": "Decisions recorded.",
+    "ignored_features": "Features in events that the schema does not have.",
     "refused_commands": "Commands that made no sense.",
     "repeated_commands": "Commands that came twice.",
 }
@@ -140,6 +141,12 @@ class Metrics:
         self.polls = Counter(
             "metadrift_polls", "Polls that returned records.", names, registry=self.registry
         ).labels(model)
+        self.dropped_effects = Counter(
+            "metadrift_dropped_effects",
+            "Effects on MLflow given up because they can never succeed.",
+            names,
+            registry=self.registry,
+        ).labels(model)
         self.step_seconds = Histogram(
             "metadrift_step_seconds",
             "Wall time of one step: decide, publish, commit.",
@@ -158,6 +165,7 @@ class Metrics:
             "episodes": core.episodes,
             "rollouts": core.rollouts,
             "decisions": core.decisions,
+            "ignored_features": sum(core.extra_features.values()),
             "served_loss": core.served_loss,
         }
         self._totals.update((k, float(v)) for k, v in totals.items() if k in TOTALS)

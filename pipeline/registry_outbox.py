@@ -1,5 +1,7 @@
 """Drains the registry's part of the outbox, oldest first, one effect at a time."""
 
+from collections.abc import Callable
+
 import structlog
 
 from pipeline.engine_state import EngineState
@@ -18,14 +20,20 @@ class RegistryOutbox:
         file: Holds the outbox.
         shelf: Where model folders lie.
         process: Carries effects out.
+        dropped: Called for each effect that is given up.
     """
 
-    def __init__(self, file: StateFile, shelf: ModelShelf, process: RegistryProcess) -> None:
-        self._file, self._shelf, self._process = file, shelf, process
+    def __init__(
+        self,
+        file: StateFile,
+        shelf: ModelShelf,
+        process: RegistryProcess,
+        dropped: Callable[[], None],
+    ) -> None:
+        self._file, self._shelf, self._process, self._dropped = file, shelf, process, dropped
         self._log = structlog.get_logger("registry")
         self._current: QueuedEffect | None = None
         self._carried_out: list[QueuedEffect] = []
-        self.failed = 0
 
     @property
     def away(self) -> str:
@@ -108,7 +116,7 @@ class RegistryOutbox:
 
     def _drop(self, queued: QueuedEffect, why: str) -> None:
         """Give an effect up that can never succeed; it is logged and counted."""
-        self.failed += 1
+        self._dropped()
         self._log.error("registry effect dropped", key=queued.effect.key, error=why)
         self._file.done([queued])
 

@@ -68,6 +68,7 @@ def status_of(
         labels=core.labels,
         served_loss=core.served_loss / labelled if labelled else None,
         counts=dict(sorted(core.counts.items())),
+        ignored_features=dict(sorted(core.extra_features.items())),
         positions=dict(sorted(core.positions.items())),
         routes={name: _route(settings, core, route) for name, route in core.routes.items()},
         versions=[

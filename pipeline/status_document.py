@@ -168,6 +168,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         labels: Labels joined.
         served_loss: Mean loss of the served answers over all labels; null before the first.
         counts: What was counted, by name.
+        ignored_features: Names in events that the feature schema does not have, and how often.
         positions: Next offset by ``topic/partition``.
         routes: By name.
         versions: Every model version.
@@ -187,6 +188,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     labels: int
     served_loss: float | None
     counts: dict[str, int]
+    ignored_features: dict[str, int]
     positions: dict[str, int]
     routes: dict[str, RouteStatus]
     versions: list[VersionStatus]

@@ -92,6 +92,10 @@ def _show(console: "Console", found: "Status") -> None:
     line("outbox", f"{found.outbox} effects wait for MLflow or the decisions topic")
     line("positions", ", ".join(f"{p}@{o}" for p, o in found.positions.items()) or "none yet")
     line("counts", ", ".join(f"{n} {c}" for n, c in found.counts.items() if c) or "none yet")
+    ignored = sorted(found.ignored_features.items(), key=lambda pair: -pair[1])
+    if ignored:
+        more = f" and {len(ignored) - 10} more" if len(ignored) > 10 else ""
+        line("ignored", ", ".join(f"{n} {c}" for n, c in ignored[:10]) + more)
     for decision in found.decisions:
         line(f"#{decision.position}", f"{decision.kind}: {decision.reason}")
 

@@ -69,6 +69,15 @@ def test_people_read_the_same(tmp_path: Path) -> None:
         assert words in said, said
 
 
+def test_ignored_features_are_named(tmp_path: Path) -> None:
+    core = core_in_canary()
+    core.extra_features = {f"extra{i}": i for i in range(1, 13)}
+    write_state(tmp_path / "state", core, [])
+    config = write_config(tmp_path)
+    assert json.loads(status(config, "--json"))["ignored_features"]["extra12"] == 12
+    assert "extra12 12, extra11 11" in status(config) and "extra3 3 and 2 more" in status(config)
+
+
 def test_owner_running_silent_or_gone(tmp_path: Path) -> None:
     config = write_config(tmp_path)
     write_state(tmp_path / "state", Core(), [], stopped=False)
