@@ -23,6 +23,7 @@ from pipeline.fold import Fold, shelf_of, state_path
 from pipeline.messages import Decision, Prediction
 from pipeline.records import Chunk, ModelsFound, Outcome, Poll
 from pipeline.settings import parse_settings
+from pipeline.standing import standing
 from pipeline.state_file import StateFile
 
 BEGAN_MS = 1_700_000_000_000
@@ -101,6 +102,7 @@ def _play(fold: Fold, script: Script, seed: int, champion: Model, init: MetaInit
         sent_ms={k: _ms(at_s) for k, at_s in script.labelled.items()},
         answers=[heard.served.get(name) for name in script.ids],
         decisions=heard.decisions,
+        standing=standing(core, "demo"),
         models={v.name: shelf.model(v.digest) for v in core.versions.values()},
         first=core.versions[1].name,
         fitted=fitted_models(script, seed),

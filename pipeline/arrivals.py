@@ -6,7 +6,7 @@ from pathlib import Path
 from pipeline.core_state import Core
 from pipeline.records import ModelsFound
 
-FILE = "arrivals.json"
+ARRIVALS = "arrivals.json"
 
 
 def announce(state_dir: Path, found: ModelsFound) -> None:
@@ -20,14 +20,14 @@ def announce(state_dir: Path, found: ModelsFound) -> None:
         "recommended": found.recommended if found.meta_init else before.recommended,
     }
     state_dir.mkdir(parents=True, exist_ok=True)
-    scratch = state_dir / f"{FILE}.new"
+    scratch = state_dir / f"{ARRIVALS}.new"
     scratch.write_text(json.dumps(merged), encoding="utf-8")
-    scratch.replace(state_dir / FILE)
+    scratch.replace(state_dir / ARRIVALS)
 
 
 def read(state_dir: Path) -> ModelsFound:
     """Return what waits; nothing at all when there is no file."""
-    path = state_dir / FILE
+    path = state_dir / ARRIVALS
     if not path.exists():
         return ModelsFound("")
     facts = json.loads(path.read_text(encoding="utf-8"))

@@ -149,7 +149,7 @@ def _losses(
 
 
 def truths_of(rows: Sequence[FileRow]) -> dict[str, str | float]:
-    """Return the label of each row that has one, as the engine writes it."""
+    """Return the label of each row that has one, as the engine writes it; ids are unique."""
     found: dict[str, str | float] = {}
     for row in rows:
         if row.label is not None:

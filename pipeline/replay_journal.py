@@ -3,7 +3,10 @@
 import sqlite3
 import tempfile
 import time
+from itertools import zip_longest
 from pathlib import Path
+
+import msgspec
 
 from pipeline.fold import Fold, shelf_of, state_path
 from pipeline.journal import read_entry
@@ -16,10 +19,10 @@ def repeat(settings: Settings, state_dir: Path) -> dict[str, object]:
     """Fold the journal of a state folder anew, reading its records from the broker.
 
     Returns:
-        ``steps``, ``decisions``, ``same`` and ``first_difference`` (a decision's key, or null).
+        ``steps``, ``decisions``, ``same`` and ``first_difference`` (a decision, or null).
 
     Raises:
-        StateError: There is no state there.
+        StateError: There is no state there, or the configuration is not the run's.
         SourceError: The broker no longer holds the records.
     """
     path = state_path(state_dir)
@@ -34,6 +37,12 @@ def repeat(settings: Settings, state_dir: Path) -> dict[str, object]:
         live.close()
         journal = StateFile(copy, settings.model.name)
         target = StateFile(Path(scratch) / "again.sqlite", settings.model.name)
+        try:
+            _refuse_other_settings(settings, journal)
+        except StateError:
+            journal.close()
+            target.close()
+            raise
         source = KafkaSource(settings.kafka, f"metadrift-{settings.model.name}-replay", {})
         try:
             target.acquire(time.time())
@@ -47,11 +56,31 @@ def repeat(settings: Settings, state_dir: Path) -> dict[str, object]:
             source.close()
             journal.close()
             target.close()
-    differing = [b for b, a in zip(before, again, strict=False) if a != b]
-    same = before == again
+    pairs = zip_longest(before, again)
+    differing = next(((b or a or b"").decode() for b, a in pairs if a != b), None)
     return {
         "steps": steps,
         "decisions": len(before),
-        "same": same,
-        "first_difference": differing[0].decode() if differing else None,
+        "same": differing is None,
+        "first_difference": differing,
     }
+
+
+def _refuse_other_settings(settings: Settings, journal: StateFile) -> None:
+    """A configuration that the run did not end with may decide otherwise for that reason alone.
+
+    Raises:
+        StateError: It differs; names the keys.
+    """
+    known = journal.meta().get("settings")
+    if known is None:
+        return
+    before, now = msgspec.json.decode(known), settings.state_facts()
+    changed = sorted(k for k in {*before, *now} if before.get(k) != now.get(k))
+    if changed:
+        key = changed[0]
+        raise StateError(
+            f"{key} is {now.get(key)!r}, the run had {before.get(key)!r}"
+            + (f" (and {len(changed) - 1} more keys differ)" if changed[1:] else "")
+            + ": give the run's own configuration"
+        )

@@ -4,6 +4,7 @@ import platform
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -16,12 +17,13 @@ from adapters.meta_settings import MetaTrainData, MetaTrainingError, MetaTrainSe
 from adapters.meta_training import meta_train
 from adapters.training import fit_joint
 from pipeline.adaptation_worker import AdaptationWorker
+from pipeline.arrivals import ARRIVALS
 from pipeline.data_columns import Columns
 from pipeline.data_file import FileRow, open_data_file
 from pipeline.file_examples import FileExamples, examples_of_rows
 from pipeline.fold import Fold, shelf_of, state_path
 from pipeline.inference import Inferred, infer
-from pipeline.label_schedule import schedule
+from pipeline.label_schedule import LabelItem, schedule
 from pipeline.model_shelf import ModelShelf
 from pipeline.records import ModelsFound
 from pipeline.replay import Replay, Replayed, truths_of
@@ -29,10 +31,14 @@ from pipeline.report.assemble import Boundary, RunFacts, assemble
 from pipeline.report.report_schema import Report, encode_report
 from pipeline.report.timeline import Words, draw_timeline
 from pipeline.settings import Settings, parse_settings
+from pipeline.standing import standing
 from pipeline.state_file import StateFile
 
 if TYPE_CHECKING:
     from pipeline.engine_state import EngineState
+
+MARKER = ".replay"
+"""Says that the folder's state is a replay's, which the next replay may replace."""
 
 LIBRARIES = ("metadrift", "torch", "river", "numpy", "scikit-learn")
 
@@ -48,7 +54,7 @@ class ReplayPlan:
     Attributes:
         file: The data file.
         columns: What its columns mean.
-        out: Folder for state, report and picture; a state that lies there is replaced.
+        out: Folder for state, report and picture; an earlier replay's are replaced.
         train_until: Champion and meta-init may learn from this many rows; the stream follows.
         train_tasks: Or from the rows of these tasks; the stream is all the others.
         label_fraction: Chance that a label arrives.
@@ -76,7 +82,6 @@ class ReplayResult:
 
     report: Report
     seen: Replayed
-    notes: list[str]
 
 
 def default_settings(plan: ReplayPlan, inferred: Inferred) -> Settings:
@@ -120,10 +125,8 @@ def run_replay(
     )
     rows = list(data.rows(plan.seed if plan.shuffle_within_task else None))
     train, stream = _parts(plan, rows)
-    if plan.out.exists():
-        for old in ("state.sqlite", "state.sqlite-wal", "state.sqlite-shm"):
-            (plan.out / old).unlink(missing_ok=True)
-        shutil.rmtree(plan.out / "shelf", ignore_errors=True)
+    _refuse_repeated_ids(plan, rows)
+    _make_room(plan.out)
     shelf = shelf_of(plan.out)
     learned = examples_of_rows(train, inferred.schema)
     found = learn(plan, inferred, learned, shelf, notes, progress)
@@ -140,7 +143,9 @@ def run_replay(
         )
         items = list(schedule(stream, plan.label_fraction, plan.label_delay, plan.seed))
         seen = player.run(items, found)
-        report = _report(plan, settings, stream, seen, fold.state)
+        notes += set_aside(seen)
+        labelled = {i.row.id for i in items if isinstance(i, LabelItem)}
+        report = _report(plan, settings, stream, seen, fold.state, labelled, notes)
     finally:
         worker.close()
         file.close()
@@ -150,7 +155,46 @@ def run_replay(
     if len(losses):
         words = Words(f"{plan.file.name}: what metadrift would have done", _subtitle(plan))
         draw_timeline(plan.out / "timeline.png", report, losses, words)
-    return ReplayResult(report, seen, notes)
+    return ReplayResult(report, seen)
+
+
+def _refuse_repeated_ids(plan: ReplayPlan, rows: list[FileRow]) -> None:
+    """A repeated id would be set aside as a duplicate, and its truth be another row's."""
+    first: dict[str, int] = {}
+    repeated = [row.id for row in rows if first.setdefault(row.id, row.index) != row.index]
+    if repeated:
+        raise ReplayError(
+            f"--id: column '{plan.columns.id}' holds {len(first)} different values in "
+            f"{len(rows)} rows ({repeated[0]!r} comes again): name a column that tells rows "
+            "apart, or leave --id out"
+        )
+
+
+def _make_room(out: Path) -> None:
+    """Remove an earlier replay's state; nothing that something else has left.
+
+    Raises:
+        ReplayError: The folder holds another state.
+    """
+    marker, state = out / MARKER, state_path(out)
+    if not marker.exists() and any(p.exists() for p in (state, out / "shelf", out / ARRIVALS)):
+        raise ReplayError(
+            f"--out: {out} holds the state of something other than a replay; name another folder"
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    marker.touch()
+    for suffix in ("", "-wal", "-shm"):
+        state.with_name(state.name + suffix).unlink(missing_ok=True)
+    shutil.rmtree(out / "shelf", ignore_errors=True)
+
+
+def set_aside(seen: Replayed) -> list[str]:
+    """Return a note of how many records could not be used, and why; none where all could."""
+    why = Counter(seen.dead_letters)
+    if not why:
+        return []
+    reasons = ", ".join(f"{error} {n}" for error, n in why.most_common())
+    return [f"{why.total()} records were set aside: {reasons}"]
 
 
 def _subtitle(plan: ReplayPlan) -> str:
@@ -221,6 +265,12 @@ def learn(
     except MetaTrainingError as error:
         notes.append(f"no meta-init: {error}")
         return found
+    cut_short = made.info.get("cut_short")
+    if cut_short:
+        notes.append(
+            f"meta-training of {cut_short} ended at {plan.meta_seconds:g} s before its last step; "
+            "a quicker or idler machine gives another meta-init"
+        )
     return replace(found, meta_init=shelf.put_meta_init(made), recommended=made.recommended)
 
 
@@ -230,9 +280,12 @@ def _report(
     stream: list[FileRow],
     seen: Replayed,
     state: "EngineState",
+    labelled: set[str],
+    notes: list[str],
 ) -> Report:
     core, episode = state.core, settings.episode
     losses = seen.losses()
+    id_at = {position: name for name, position in seen.position_of.items()}
     facts = RunFacts(
         source=plan.file.name,
         model=settings.model.name,
@@ -241,14 +294,17 @@ def _report(
         labels_at=np.array(seen.labels_at, np.int64),
         labels_needed=episode.support + episode.query + episode.holdout,
         label_delay=plan.label_delay,
+        labelled=np.array([id_at[p] in labelled for p in seen.positions], np.bool_),
         evicted=core.evicted,
         orphans=core.orphans + len(state.window.early),
         dead_letters=len(seen.dead_letters),
         counts=dict(core.counts),
         seeds={"replay": plan.seed, "episode": episode.seed},
         versions=versions(),
+        notes=notes,
     )
-    return assemble(facts, losses, seen.decisions, _boundaries(stream, seen))
+    decisions = [*seen.decisions, *standing(core, settings.model.name)]
+    return assemble(facts, losses, decisions, _boundaries(stream, seen))
 
 
 def _boundaries(stream: list[FileRow], seen: Replayed) -> list[Boundary]:

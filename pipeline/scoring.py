@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from adapters.feature_schema import FeatureError, Rows
 from adapters.model_file import Prediction
 from deploy.rollout import observe_assigned
+from detectors.signals import Signal
 from pipeline.answers import answers_of
 from pipeline.codec import Decoded, dead_letter
 from pipeline.core_state import ONE_ROUTE
@@ -140,7 +141,7 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
     turn.converge(ONE_ROUTE)
     served = np.zeros(n, np.uint8)
     weights = np.zeros(n, np.uint8)
-    ours = _score_stable(turn, events, rows, versions, answers, start)
+    ours, alarms = _score_stable(turn, events, rows, versions, answers, start)
     serving: dict[int, Serving] = {}
     if ours is not None:
         stable = turn.model(route.champion)
@@ -182,6 +183,7 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
         )
     )
     core.count("events", n)
+    raise_signals(turn, ONE_ROUTE, alarms)
     monitors = turn.state.monitors[ONE_ROUTE]
     for position, event in enumerate(events, start):
         if event.task is not None:
@@ -196,8 +198,12 @@ def _score_stable(
     versions: NDArray[np.int32],
     answers: NDArray[np.float64],
     start: int,
-) -> Prediction | None:
-    """Fill the stable arm; rows that upstream has scored keep its answer and are not scored."""
+) -> tuple[Prediction | None, list[Signal]]:
+    """Fill the stable arm; rows that upstream has scored keep its answer and are not scored.
+
+    Returns:
+        The champion's own answers, and what they and the inputs signal.
+    """
     number = turn.route(ONE_ROUTE).champion
     model = turn.model(number)
     upstream = [i for i, e in enumerate(events) if e.prediction is not None]
@@ -205,22 +211,22 @@ def _score_stable(
     if not upstream:
         prediction = model.predict(rows)
         answers[:, STABLE] = answers_of(turn, model, prediction)
-        raise_signals(turn, ONE_ROUTE, turn.state.monitors[ONE_ROUTE].scored(prediction, start))
-        return prediction
+        return prediction, list(turn.state.monitors[ONE_ROUTE].scored(prediction, start))
     turn.core.count("scored_upstream", len(upstream))
     for i in upstream:
         value = events[i].prediction
         answers[i, STABLE] = label_value(turn, value) if value is not None else np.nan
     own = np.setdiff1d(np.arange(len(events)), upstream)
     if not own.size:
-        return None
+        return None, []
     prediction = model.predict(rows)
     answers[own, STABLE] = answers_of(turn, model, prediction)[own]
     monitors = turn.state.monitors[ONE_ROUTE]
+    alarms: list[Signal] = []
     for run in np.split(own, np.flatnonzero(np.diff(own) > 1) + 1):
         low, high = int(run[0]), int(run[-1]) + 1
-        raise_signals(turn, ONE_ROUTE, monitors.scored(prediction.part(low, high), start + low))
-    return prediction
+        alarms += monitors.scored(prediction.part(low, high), start + low)
+    return prediction, alarms
 
 
 def _publish(

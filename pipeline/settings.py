@@ -5,6 +5,7 @@ secrets from the environment or from files only.
 """
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -21,7 +22,9 @@ from pydantic_settings import (
 class Section(BaseModel):
     """One block of the configuration file; unknown keys are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 class ModelSettings(Section):
@@ -387,6 +390,14 @@ def parse_settings(content: dict[str, Any]) -> Settings:
     Raises:
         ConfigError: A key or value is wrong.
     """
+    for variable in os.environ:
+        section, *inner = variable.removeprefix("METADRIFT_").lower().split("__")
+        known = section in Settings.model_fields
+        if variable.startswith("METADRIFT_") and inner and not known:
+            raise ConfigError(
+                f"the environment variable {variable}: no such section {section!r}; remove it or "
+                f"correct its spelling ({', '.join(sorted(Settings.model_fields))})"
+            )
     odd = [key for key in content if not isinstance(key, str)]
     if odd:
         raise ConfigError(f"{odd[0]!r}: no such key; remove it or correct its spelling")
@@ -411,4 +422,5 @@ def _line(error: Any) -> str:
         case "value_error":
             return f"{key}: {error['ctx']['error']}"
         case _:
-            return f"{key}: {error['input']!r}: {error['msg'].lower()}"
+            said = error["msg"]
+            return f"{key}: {error['input']!r}: {said[:1].lower()}{said[1:]}"

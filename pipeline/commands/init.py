@@ -102,11 +102,13 @@ def _from_data(
     *,
     force: bool,
 ) -> dict[str, object]:
+    import yaml
+
     from pipeline.config_template import render_config
     from pipeline.data_file import DataFileError
     from pipeline.feature_file import FeatureFile, path_beside
     from pipeline.inference import infer
-    from pipeline.settings import Settings
+    from pipeline.settings import ConfigError, Settings, parse_settings
 
     beside = path_beside(config)
     there = [str(p) for p in (config, beside) if p.exists()]
@@ -134,9 +136,13 @@ def _from_data(
     if bootstrap_servers is not None:
         answers["kafka.bootstrap_servers"] = bootstrap_servers
     head = f"# Written by `metadrift init` from {data.name}; every key and its default.\n\n"
+    text = head + render_config(Settings, answers)
+    try:
+        parse_settings(yaml.safe_load(text))
+    except ConfigError as error:
+        fail(f"{error} (from --name or --bootstrap-servers)", EXIT_CONFIG)
     config.parent.mkdir(parents=True, exist_ok=True)
-    config.write_text(head + render_config(Settings, answers), encoding="utf-8")
-    settings_from(config)  # a wrong --name is told here, with its key
+    config.write_text(text, encoding="utf-8")
     FeatureFile(found.task_type, columns, found.schema, found.class_names).save(beside)
     return {
         "config": str(config),

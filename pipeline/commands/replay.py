@@ -5,20 +5,29 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.common import fail, print_json, settings_from
+from pipeline.commands.columns import columns_from
+from pipeline.commands.common import (
+    EXIT_BROKER,
+    EXIT_CONFIG,
+    EXIT_DATA,
+    fail,
+    print_json,
+    settings_from,
+)
 
 HELP = """Run the whole loop over a file, without a broker, and report what would have happened.
 
 Champion and meta-init learn from the first rows (--train-until) or from some tasks
 (--train-tasks); everything else is the stream. Writes report.json and timeline.png.
 
-Example: metadrift replay gas.csv --label gas --task batch --train-tasks 1 --boundaries batch
+Example: metadrift replay gas.csv --label gas --task batch --train-tasks 1,2,3 --boundaries batch
 --label-fraction 0.1 --label-delay 100 --shuffle-within-task
 
 With --journal it repeats a live run from its state folder and the broker's records, and says
 whether every decision came out the same.
 
-Exit codes: 0 done, 1 a repeated run decided otherwise, 2 wrong file, option or configuration.
+Exit codes: 0 done, 1 a repeated run decided otherwise, 2 options or configuration, 3 the data file,
+5 the broker (--journal).
 """
 
 
@@ -40,7 +49,9 @@ def replay(
     boundaries: Annotated[
         str | None, typer.Option(help="True boundaries: a column, or positions 100,200.")
     ] = None,
-    train_until: Annotated[int | None, typer.Option(help="Learn from this many rows.")] = None,
+    train_until: Annotated[
+        int | None, typer.Option(min=2, help="Learn from this many rows.")
+    ] = None,
     train_tasks: Annotated[str | None, typer.Option(help="Learn from these tasks.")] = None,
     label_fraction: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Labels that come.")
@@ -49,7 +60,7 @@ def replay(
     shuffle_within_task: Annotated[
         bool, typer.Option("--shuffle-within-task", help="Shuffle rows inside each task.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of order, labels, fitting and adaptation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of order, labels, fitting and adaptation.")] = 0,
     meta_seconds: Annotated[
         float, typer.Option(min=0.0, help="Meta-training budget per algorithm; 0: none.")
     ] = 30.0,
@@ -67,11 +78,10 @@ def replay(
         _journal(journal, config, as_json=as_json)
         return
     if file is None or label is None:
-        fail("give a FILE and its --label column, or --journal STATE_DIR", 2)
+        fail("give a FILE and its --label column, or --journal STATE_DIR", EXIT_CONFIG)
     from rich.console import Console
 
     from pipeline.commands.progress import Bars
-    from pipeline.data_columns import Columns, parse_boundaries
     from pipeline.data_file_error import DataFileError
     from pipeline.replay_run import ReplayError, ReplayPlan, run_replay
     from pipeline.report.report_schema import encode_report
@@ -79,18 +89,19 @@ def replay(
 
     plan = ReplayPlan(
         file=file,
-        columns=Columns(
+        columns=columns_from(
+            None,
             label=label,
             task=task,
             time=time,
             id=id,
             group=group,
-            features=tuple(f.strip() for f in features.split(",")) if features else None,
-            boundaries=parse_boundaries(boundaries) if boundaries else None,
+            features=features,
+            boundaries=boundaries,
         ),
         out=out,
         train_until=train_until,
-        train_tasks=tuple(t for t in (train_tasks or "").split(",") if t),
+        train_tasks=tuple(t.strip() for t in (train_tasks or "").split(",") if t.strip()),
         label_fraction=label_fraction,
         label_delay=label_delay,
         shuffle_within_task=shuffle_within_task,
@@ -101,21 +112,23 @@ def replay(
     try:
         with Bars() as bars:
             result = run_replay(plan, settings, bars.tell)
-    except (ReplayError, DataFileError, OSError) as error:
-        fail(str(error), 2)
+    except ReplayError as error:
+        fail(str(error), EXIT_CONFIG)
+    except (DataFileError, OSError) as error:
+        fail(str(error), EXIT_DATA)
     if as_json:
         typer.echo(encode_report(result.report).decode())
         return
     console = Console()
     console.print(report_tables(result.report))
-    for note in result.notes:
+    for note in result.report.notes:
         console.print(f"note: {note}", highlight=False)
     console.print(f"written: {out / 'report.json'}, {out / 'timeline.png'}", highlight=False)
 
 
 def _journal(state_dir: Path, config: Path | None, *, as_json: bool) -> None:
     if config is None:
-        fail("--journal needs the run's configuration: add -c CONFIG", 2)
+        fail("--journal needs the run's configuration: add -c CONFIG", EXIT_CONFIG)
     from pipeline.kafka_source import SourceError
     from pipeline.replay_journal import repeat
     from pipeline.state_file import StateError
@@ -123,8 +136,10 @@ def _journal(state_dir: Path, config: Path | None, *, as_json: bool) -> None:
     settings = settings_from(config)
     try:
         found = repeat(settings, state_dir)
-    except (SourceError, StateError) as error:
-        fail(str(error), 2)
+    except SourceError as error:
+        fail(str(error), EXIT_BROKER)
+    except StateError as error:
+        fail(str(error), EXIT_CONFIG)
     if as_json:
         print_json(found)
     else:

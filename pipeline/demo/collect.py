@@ -17,6 +17,7 @@ from pipeline.demo.script import Script
 from pipeline.fold import shelf_of, state_path
 from pipeline.messages import Decision
 from pipeline.settings import Settings
+from pipeline.standing import standing
 from pipeline.state_file import glimpse
 from pipeline.status import core_of
 
@@ -66,6 +67,7 @@ def gather(
         sent_ms={int(k): int(ms) for k, ms in sent["label_ms"].items()},
         answers=[_text(served.get(name)) for name in script.ids],
         decisions=decisions,
+        standing=standing(core, settings.model.name),
         models={v.name: shelf.model(v.digest) for v in core.versions.values()},
         first=core.versions[1].name,
         fitted=fitted,

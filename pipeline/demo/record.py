@@ -26,6 +26,7 @@ class Record:
         sent_ms: Position -> record time of its label.
         answers: ``n`` served lanes by position; None: no answer came.
         decisions: In order.
+        standing: What was still open at the end, in the form of decisions.
         models: By version name.
         first: Name of the first champion's version.
         fitted: Models fitted to each stretch's plan with every label of the learning half.
@@ -38,6 +39,7 @@ class Record:
     sent_ms: Mapping[int, int]
     answers: Sequence[str | None]
     decisions: Sequence[Decision]
+    standing: Sequence[Decision]
     models: Mapping[str, Model]
     first: str
     fitted: Sequence[Model]

@@ -49,7 +49,11 @@ def report_of(record: Record, settings: Settings, seed: int, versions: Mapping[s
         versions=versions,
     )
     return assemble(
-        facts, stream_losses(record), record.decisions, boundaries(record), tell(record)
+        facts,
+        stream_losses(record),
+        [*record.decisions, *record.standing],
+        boundaries(record),
+        tell(record),
     )
 
 

@@ -23,7 +23,9 @@ from pipeline.report.report_schema import BoundaryRow, Claim, Counts, Overall, R
 
 TOLD = frozenset({"new_task", "announced", "forced"})
 """Kinds of signals and episodes that somebody announced."""
-ALARMS = TOLD | {"error", "confidence", "features", "new_class"}
+SEEN = frozenset({"error", "confidence", "features"})
+"""Kinds of signals that a detector raised, from losses, confidence or inputs alone."""
+ALARMS = TOLD | SEEN | {"new_class"}
 """Kinds of signals that count as an alarm."""
 TOO_FEW: Final = "too few labels"
 
@@ -62,6 +64,7 @@ class RunFacts:
         counts: Every other counter by name.
         seeds: Every seed by purpose.
         versions: Python and library versions.
+        notes: What a reader must know to judge the numbers.
     """
 
     source: str
@@ -78,6 +81,7 @@ class RunFacts:
     counts: Mapping[str, int] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def assemble(
@@ -109,6 +113,7 @@ def assemble(
         task_type=facts.task_type,
         seeds=dict(facts.seeds),
         versions=dict(facts.versions),
+        notes=list(facts.notes),
         counts=_counts(facts, rows),
         overall=_overall(facts, stream, boundaries, ends),
         boundaries=[
@@ -176,7 +181,8 @@ def _boundary(
     facts: RunFacts, stream: StreamLosses, rows: DecisionRows, boundary: Boundary, end: int
 ) -> BoundaryRow:
     classification, start = facts.task_type == "classification", boundary.position
-    alarm = _first_alarm(rows.signals, start, end)
+    alarm = _first_alarm(rows.signals, start, end, ALARMS)
+    detected = _first_alarm(rows.signals, start, end, SEEN)
     conclusions = _conclusions(rows, start, end)
     promoted = min((p for p, _, moved in conclusions if moved), default=None)
     concluded_at = promoted
@@ -196,6 +202,9 @@ def _boundary(
         alarm=alarm.position if alarm else None,
         alarm_by=alarm.detector if alarm else None,
         delay=alarm.position - start if alarm else None,
+        detected=detected.position if detected else None,
+        detected_by=detected.detector if detected else None,
+        detection_delay=detected.position - start if detected else None,
         promoted=promoted,
         labels=labels,
         labels_used=None if concluded_at is None else _labels(facts, start, concluded_at),
@@ -218,9 +227,11 @@ def _within(position: int, start: int, end: int, *, announced: bool) -> bool:
     return start <= position < end if announced else start < position <= end
 
 
-def _first_alarm(signals: Sequence[SignalRow], start: int, end: int) -> SignalRow | None:
+def _first_alarm(
+    signals: Sequence[SignalRow], start: int, end: int, kinds: frozenset[str]
+) -> SignalRow | None:
     for s in signals:
-        if s.kind in ALARMS and _within(s.position, start, end, announced=s.kind in TOLD):
+        if s.kind in kinds and _within(s.position, start, end, announced=s.kind in TOLD):
             return s
     return None
 

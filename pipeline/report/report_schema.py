@@ -93,6 +93,10 @@ class BoundaryRow(msgspec.Struct, frozen=True, kw_only=True):
         alarm: Position of its first alarm; null: none.
         alarm_by: Which detector.
         delay: Events from the boundary to the alarm.
+        detected: Position of the first alarm that a detector raised: from losses, confidence or
+            inputs, not because a task name or a person told; null: none.
+        detected_by: Which detector.
+        detection_delay: Events from the boundary to that alarm.
         promoted: Position of its first promotion; null: none.
         labels: Labels that arrived within it.
         labels_used: Labels that arrived from the boundary to the first promotion (else to the
@@ -112,6 +116,9 @@ class BoundaryRow(msgspec.Struct, frozen=True, kw_only=True):
     alarm: int | None
     alarm_by: str | None
     delay: int | None
+    detected: int | None
+    detected_by: str | None
+    detection_delay: int | None
     promoted: int | None
     labels: int
     labels_used: int | None
@@ -164,6 +171,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         task_type: ``classification`` or ``regression``.
         seeds: Every seed by purpose.
         versions: Python and library versions.
+        notes: What a reader must know to judge the numbers.
         counts: What was counted.
         overall: Quality over the whole stream.
         boundaries: Quality and reactions per true boundary; empty where none is known.
@@ -180,6 +188,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     task_type: Literal["classification", "regression"]
     seeds: dict[str, int]
     versions: dict[str, str]
+    notes: list[str]
     counts: Counts
     overall: Overall
     boundaries: list[BoundaryRow]

@@ -98,7 +98,17 @@ def _regimes(report: Report) -> Table:
     table = _table(
         "true boundaries",
         ["regime", "outcome", "concluded"],
-        ["from", "alarm after", "labels used", "recovery", "served", "frozen", "points", "at end"],
+        [
+            "from",
+            "alarm after",
+            "detected after",
+            "labels used",
+            "recovery",
+            "served",
+            "frozen",
+            "points",
+            "at end",
+        ],
     )
     for row in report.boundaries:
         recovered = NONE
@@ -110,6 +120,7 @@ def _regimes(report: Report) -> Table:
             ", ".join(row.concluded) or NONE,
             str(row.position),
             number(row.delay),
+            number(row.detection_delay),
             number(row.labels_used),
             recovered,
             *_pair(row.whole),

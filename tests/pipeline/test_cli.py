@@ -72,6 +72,10 @@ def test_help_imports_nothing_heavy() -> None:
         ("1: 2\nmodel: {name: m}\n", "1: no such key; remove it or correct its spelling"),
         ("model: {name: m}\nrollot: {}\n", "rollot: {}: no such key"),
         ("model: {name: '!'}\n", "model.name: '!': string should match pattern"),
+        (
+            "model: {name: m}\nrollout: {dwell_s: .inf}\n",
+            "rollout.dwell_s: inf: input should be a finite",
+        ),
         ("model: {name: m}\nkafka: here\n", "kafka: 'here': input should be a valid dictionary"),
         (
             "model: {name: m}\nrollout: {steps: [50, 5]}\n",
@@ -104,6 +108,17 @@ def test_a_wrong_environment_variable_is_named(
     found = CliRunner().invoke(app, ["status", "-c", str(tmp_path / "m.yaml")])
     assert found.exit_code == 2
     assert "METADRIFT_ROLLOUT__STEPS='[5, 25, 50]'" in found.stderr
+
+
+def test_a_misspelt_section_in_the_environment_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "m.yaml").write_text(MINIMAL)
+    monkeypatch.setenv("METADRIFT_ROLOUT__MODE", "shadow")
+    found = CliRunner().invoke(app, ["status", "-c", str(tmp_path / "m.yaml")])
+    assert found.exit_code == 2
+    assert "METADRIFT_ROLOUT__MODE: no such section 'rolout'" in found.stderr
+    assert "rollout" in found.stderr
 
 
 def test_the_state_file_is_looked_for_where_the_daemon_keeps_it(tmp_path: Path) -> None:

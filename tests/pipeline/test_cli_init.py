@@ -86,7 +86,7 @@ def test_what_exists_is_kept_unless_forced(tmp_path: Path) -> None:
         (["init", "--data", "t.csv"], 2, "--label: missing"),
         (["init", "--data", "none.csv", "--label", "a"], 3, "none.csv: no such file"),
         (["init", "--data", "t.csv", "--label", "b"], 3, "choose from: a"),
-        (["init", "--data", "t.csv", "--label", "a", "--name", "a b"], 2, "model.name: 'a b'"),
+        (["init", "--data", "t.csv", "--label", "a", "--name", "a b"], 2, "pattern '^[A-Za-z0-9]"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -97,6 +97,7 @@ def test_what_is_wrong_is_named(
     found = CliRunner().invoke(app, args)
     assert found.exit_code == code
     assert says in found.stderr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["t.csv"]
 
 
 def test_a_features_file_that_was_spoilt_is_named(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.data_columns import Columns
-from pipeline.replay_run import ReplayError, ReplayPlan, run_replay
+from pipeline.replay import Replayed
+from pipeline.replay_run import ReplayError, ReplayPlan, run_replay, set_aside
 from pipeline.report.report_schema import report_json_schema
 from pipeline.settings import Settings, parse_settings
 
@@ -138,5 +139,63 @@ def test_the_command_prints_the_report_or_says_what_is_wrong(shifted: Path, tmp_
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["counts"]["events"] == 100
     wrong = runner.invoke(app, ["replay", str(shifted), "--label", "nope", "--train-until", "9"])
-    assert wrong.exit_code == 2
+    assert wrong.exit_code == 3
     assert "nope" in wrong.output
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--train-until", "100", "--boundaries", "900,100"], "positions must rise"),
+        (["--train-until", "-9"], "--train-until"),
+        (["--train-until", "100", "--features", ""], "features is empty"),
+        (["--train-until", "100", "--seed", "-1"], "--seed"),
+        (["--task", "world", "--train-tasks", "old, elsewhere"], "['elsewhere'] are no tasks"),
+        (["--train-until", "100", "--id", "world"], "holds 2 different values in 2000 rows"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    shifted: Path, tmp_path: Path, options: list[str], says: str
+) -> None:
+    args = ["replay", str(shifted), "--label", "y", "--out", str(tmp_path / "out"), *options]
+    done = CliRunner().invoke(app, args, env={"COLUMNS": "200"})
+    assert done.exit_code == 2, done.output
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize("precious", ["state.sqlite", "shelf/model", "arrivals.json"])
+def test_a_state_that_is_no_replays_is_never_removed(
+    shifted: Path, tmp_path: Path, precious: str
+) -> None:
+    kept = tmp_path / precious
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_bytes(b"precious")
+    with pytest.raises(ReplayError, match="something other than a replay"):
+        run_replay(plan(shifted, tmp_path), settings(tmp_path), quiet)
+    assert kept.read_bytes() == b"precious"
+
+
+def test_an_open_rollout_is_reported_as_it_stands(shifted: Path, tmp_path: Path) -> None:
+    """A last step that waits for more labels than there are is open when the file ends."""
+    patient = settings(tmp_path).model_copy(
+        update={
+            "rollout": settings(tmp_path).rollout.model_copy(
+                update={"steps": (50,), "least_labels": 2000, "longest_wait_labels": None}
+            )
+        }
+    )
+    report = run_replay(plan(shifted, tmp_path), patient, quiet).report
+    (rollout,) = report.rollouts
+    assert (rollout.ended, rollout.phase) == (None, "canary")
+    assert rollout.wrong_served == report.counts.other["wrong_by_candidates"] > 0
+    assert rollout.labels is not None and rollout.labels > 100
+    assert rollout.reason.startswith("still open at the end")
+
+
+def test_the_report_says_what_its_numbers_rest_on(first: tuple[Path, dict]) -> None:
+    assert first[1]["notes"] == [
+        "no task column (or no budget): the few-step recipes have no meta-init"
+    ]
+    seen = Replayed(dead_letters=["features", "wrong-type", "features"])
+    assert set_aside(seen) == ["3 records were set aside: features 2, wrong-type 1"]
+    assert set_aside(Replayed()) == []

@@ -110,6 +110,15 @@ def test_an_alarm_before_the_boundary_is_not_its_alarm() -> None:
     assert report.boundaries[0].delay == 1
 
 
+def test_what_a_detector_saw_is_told_apart_from_what_it_was_told() -> None:
+    told, saw = signal(310, "new_task", "novelty", "Start"), signal(350, "features", "lf", "Hold")
+    (row,) = one_regime([told, saw]).boundaries
+    assert (row.alarm, row.alarm_by, row.delay) == (310, "novelty", 10)
+    assert (row.detected, row.detected_by, row.detection_delay) == (350, "lf", 50)
+    (row,) = one_regime([told]).boundaries
+    assert (row.detected, row.detection_delay) == (None, None)
+
+
 def test_episodes_gates_and_rollouts() -> None:
     report = sample_report()
     first = report.episodes[0]
