@@ -75,6 +75,7 @@ class KubernetesApi:
         self.namespace = namespace
         self._timeout_s = timeout_s
         self._client = client.ApiClient(configuration)
+        self._client.user_agent = "metadrift"
         self._objects = client.CustomObjectsApi(self._client)
 
     @classmethod

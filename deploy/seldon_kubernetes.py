@@ -15,6 +15,7 @@ from deploy.seldon_objects import (
     Locate,
     PredictorTemplate,
     as_object,
+    covers,
     deployment_spec,
     new_deployment,
     patch_operations,
@@ -119,10 +120,20 @@ class SeldonBackend:
         workloads = {name: self._api.get(DEPLOYMENTS, name) for name in names}
         routes = self._routes()
         read = standing(current, workloads, routes, name=self._name, container=container)
+        ours = []
         if owner_epoch(current) < self._epoch:
-            claim = f"it is not yet claimed for owner epoch {self._epoch}"
-            return Standing(read.asked, (claim, *read.waiting), read.routed)
-        return read
+            ours.append(f"it is not yet claimed for owner epoch {self._epoch}")
+        if asked is not None and not self._as_templated(current, asked):
+            ours.append("a predictor is not what the template says")
+        return Standing(read.asked, (*ours, *read.waiting), read.routed)
+
+    def _as_templated(self, current: JsonObject, asked: Traffic) -> bool:
+        """Whether nobody has changed a predictor, and the template is still the same."""
+        try:
+            wanted = deployment_spec(asked, self._template, self._locate)
+        except RuleBreachError:
+            return False  # ``apply`` says what is wrong with it
+        return covers(current.get("spec"), wanted)
 
     def _routes(self) -> list[JsonObject]:
         both = self._api.get(VIRTUAL_SERVICES, self._name)

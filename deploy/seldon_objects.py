@@ -1,8 +1,9 @@
 """A SeldonDeployment as a function of the traffic, and the traffic that its routes carry.
 
-Pure: values in, JSON values out. Predictors are named by model version, so a promotion keeps the
-winner's name and with it its Deployment: nothing restarts. The stable version comes first, a
-rejected candidate is left out (a broken one at weight 0 would hold up all routes).
+Pure: values in, JSON values out. Predictors are named by model version, and nothing else about them
+says whether they are stable or candidate, so a promotion keeps the winner's Deployment: nothing
+restarts. The stable version comes first, a rejected candidate is left out (a broken one at weight 0
+would hold up all routes). Version and digest reach the server as constructor parameters.
 
 >>> from deploy.rollout_plan import Traffic
 >>> template = PredictorTemplate(image="registry/model-server:1")
@@ -17,12 +18,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deploy.rollout_plan import Traffic
-from deploy.seldon_rules import is_shadow, traffic_of
+from deploy.seldon_rules import RuleBreachError, is_shadow, traffic_of
 
 API_VERSION = "machinelearning.seldon.io/v1"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OWNER_EPOCH = "metadrift/owner-epoch"
 US = "metadrift"
+MODEL_FOLDER = "/mnt/models"  # where the operator's initialiser puts what modelUri names
 
 _URI = re.compile(r"(s3|gs|pvc)://[A-Za-z0-9._-]+(/[A-Za-z0-9._@=-]+)*")
 
@@ -62,7 +64,7 @@ class PredictorTemplate:
         container: Name of its container.
         replicas: Pods per predictor.
         implementation: Name of a server configured in the operator, which then fetches
-            ``modelUri``; None: the image fetches the model itself.
+            ``modelUri`` for it; None: the image holds the model.
         progress_deadline_s: Seconds until a Deployment that makes no progress counts as stuck.
         env: Further environment of the container, by name.
         resources: ``resources`` of the container.
@@ -92,6 +94,9 @@ def deployment_spec(traffic: Traffic, template: PredictorTemplate, locate: Locat
         traffic: Who answers.
         template: What each predictor looks like.
         locate: Where a version's model is; None: within the image.
+
+    Raises:
+        RuleBreachError: A model's address is given that nobody would fetch from.
     """
     predictors = [_predictor(traffic.stable, traffic.stable_weight, False, template, locate)]
     if traffic.candidate is not None:
@@ -185,31 +190,42 @@ def _predictor(
     version: str, traffic: int, shadow: bool, template: PredictorTemplate, locate: Locate
 ) -> JsonObject:
     artifact = locate(version)
-    env = {**template.env, "METADRIFT_MODEL_VERSION": version}
+    parameters = {"version": version}
     graph: JsonObject = {"name": template.container, "type": "MODEL"}
     if template.implementation is not None:
         graph["implementation"] = template.implementation
     if artifact is not None:
-        env |= {"METADRIFT_MODEL_URI": artifact.uri, "METADRIFT_MODEL_DIGEST": artifact.digest}
-        if template.implementation is not None:
-            graph["modelUri"] = artifact.uri
+        if template.implementation is None:
+            raise RuleBreachError(
+                f"version {version} lies at {artifact.uri}, and no implementation is named: "
+                "the operator fetches models for implementations only"
+            )
+        graph["modelUri"] = artifact.uri
+        parameters |= {"model_dir": MODEL_FOLDER, "digest": artifact.digest}
+    graph["parameters"] = [
+        {"name": name, "type": "STRING", "value": value} for name, value in parameters.items()
+    ]
     container: JsonObject = {
         "name": template.container,
         "image": template.image.replace("{version}", version),
-        "env": [{"name": name, "value": value} for name, value in sorted(env.items())],
     }
+    if template.env:
+        env = sorted(template.env.items())
+        container["env"] = [{"name": name, "value": value} for name, value in env]
     if template.resources:
         container["resources"] = dict(template.resources)
     pod: JsonObject = {"containers": [container]}
     if template.service_account is not None:
         pod["serviceAccountName"] = template.service_account
-    predictor: JsonObject = {
+    return {
         "name": version,
+        # Both are always said: left out, one that was there before would not count as a change. A
+        # shadow without a number gets a copy of every request.
+        "traffic": 0 if shadow else traffic,
+        "shadow": shadow,
         "replicas": template.replicas,
         "progressDeadlineSeconds": template.progress_deadline_s,
         "labels": {"version": version},
         "graph": graph,
         "componentSpecs": [{"spec": pod}],
     }
-    # A shadow without a number gets a copy of every request.
-    return {**predictor, "shadow": True} if shadow else {**predictor, "traffic": traffic}

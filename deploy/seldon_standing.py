@@ -4,7 +4,7 @@
 neither tells when a split is in force. Three other things together do:
 
 1. ``status.deploymentStatus`` names the Deployment of every predictor;
-2. each of those Deployments has itself rolled out;
+2. each of those Deployments runs the predictor's image and has itself rolled out;
 3. the routes of the VirtualService carry the weights that the spec asks for.
 
 The operator changes routes only when every Deployment is ready, so the second may hold up the
@@ -104,11 +104,15 @@ def standing(
         return Standing(None, ("the spec holds another split than metadrift writes",), routed)
     waiting = []
     reported = as_object(as_object(deployment.get("status")).get("deploymentStatus"))
-    for workload in expected_deployments(asked, name, container).values():
+    images = _images(deployment, container)
+    for version, workload in expected_deployments(asked, name, container).items():
+        found = workloads.get(workload)
         if workload not in reported:
             waiting.append(f"the operator reports no Deployment {workload} yet")
+        elif found is not None and _runs(found, container) != images.get(version):
+            waiting.append(f"Deployment {workload} still runs {_runs(found, container)}")
         else:
-            waiting += rollout_waits(workload, workloads.get(workload))
+            waiting += rollout_waits(workload, found)
     if not splits:
         waiting.append("no VirtualService routes to it yet")
     wanted = expected_split(asked)
@@ -159,6 +163,29 @@ def route_splits(virtual_service: JsonObject, name: str) -> list[RouteSplit]:
         copied = bool(mirror) and percent == 100
         splits.append(RouteSplit(weights, _predictor_of(mirror, name) if copied else None))
     return splits
+
+
+def _images(deployment: JsonObject, container: str) -> dict[str, str | None]:
+    """Return the image that each predictor asks for, by its name."""
+    predictors = map(as_object, _list(as_object(deployment.get("spec")).get("predictors")))
+    images = {}
+    for predictor in predictors:
+        components = _list(predictor.get("componentSpecs"))
+        pod = as_object(as_object(components[0]).get("spec")) if components else {}
+        images[str(predictor.get("name"))] = _image(pod, container)
+    return images
+
+
+def _runs(workload: JsonObject, container: str) -> str | None:
+    template = as_object(as_object(workload.get("spec")).get("template"))
+    return _image(as_object(template.get("spec")), container)
+
+
+def _image(pod: JsonObject, container: str) -> str | None:
+    for each in map(as_object, _list(pod.get("containers"))):
+        if each.get("name") == container:
+            return str(each.get("image"))
+    return None
 
 
 def _predictor_of(destination: JsonObject, name: str) -> str:

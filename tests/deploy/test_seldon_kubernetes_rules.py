@@ -202,18 +202,23 @@ def test_traffic_that_is_no_whole_number_is_named(traffic):
 # ---------------------------------------------------------------- objects
 
 
-def test_where_a_model_lies_and_its_digest_reach_the_container_and_the_graph():
+def test_where_a_model_lies_and_its_digest_reach_the_server():
     template = PredictorTemplate(image="registry/server:{version}", implementation="OURS")
     spec = spec_of(Traffic("1-a"), template, lambda v: ModelArtifact(f"s3://models/{v}", "ab12"))
     (made,) = spec["predictors"]
     assert made["graph"]["modelUri"] == "s3://models/1-a"
     (container,) = made["componentSpecs"][0]["spec"]["containers"]
     assert container["image"] == "registry/server:1-a"
-    assert {e["name"]: e["value"] for e in container["env"]} == {
-        "METADRIFT_MODEL_DIGEST": "ab12",
-        "METADRIFT_MODEL_URI": "s3://models/1-a",
-        "METADRIFT_MODEL_VERSION": "1-a",
+    assert {p["name"]: p["value"] for p in made["graph"]["parameters"]} == {
+        "version": "1-a",
+        "model_dir": "/mnt/models",
+        "digest": "ab12",
     }
+
+
+def test_an_address_that_nobody_would_fetch_from_is_refused():
+    with pytest.raises(RuleBreachError, match=r"version 1-a lies at s3://m, and no implementation"):
+        spec_of(Traffic("1-a"), TEMPLATE, lambda v: ModelArtifact("s3://m", "ab12"))
 
 
 @pytest.mark.parametrize(
@@ -260,10 +265,13 @@ def test_a_later_epoch_is_written_beside_other_annotations():
 READY = {"updatedReplicas": 1, "availableReplicas": 1, "replicas": 1, "observedGeneration": 2}
 
 
-def workload(**status):
+def workload(image="registry/server:1", **status):
+    pod = {
+        "containers": [{"name": "sidecar", "image": "s"}, {"name": "classifier", "image": image}]
+    }
     return {
         "metadata": {"generation": 2},
-        "spec": {"replicas": 1},
+        "spec": {"replicas": 1, "template": {"spec": pod}},
         "status": {**READY, **status},
     }
 
@@ -289,7 +297,7 @@ def test_a_deployment_waits_for_what_kubectl_would_wait_for(status, reason):
     assert rollout_waits("d", workload()) == []
 
 
-def stands(traffic, *, routes, reported=True, available=1):
+def stands(traffic, *, routes, reported=True, **pods):
     deployment = new_deployment("m", 1, spec_of(traffic))
     names = [f"m-{v}-0-classifier" for v in (traffic.stable, traffic.candidate) if v]
     deployment["status"] = {
@@ -304,7 +312,7 @@ def stands(traffic, *, routes, reported=True, available=1):
     }
     return standing(
         deployment,
-        {name: workload(availableReplicas=available) for name in names},
+        {name: workload(**pods) for name in names},
         [{"spec": {"http": [rule]}}] if routes else [],
         name="m",
         container="classifier",
@@ -316,7 +324,9 @@ def test_only_all_three_together_are_live():
     routed = {"1-a": 75, "2-b": 25}
     assert stands(asked, routes=routed).live == asked
     assert stands(asked, routes=routed, reported=False).live is None
-    assert stands(asked, routes=routed, available=0).live is None
+    assert stands(asked, routes=routed, availableReplicas=0).live is None
+    older = stands(asked, routes=routed, image="registry/server:0")
+    assert "Deployment m-1-a-0-classifier still runs registry/server:0" in older.waiting
     assert stands(asked, routes={"1-a": 100}).live is None
     assert stands(asked, routes={}).waiting == ("no VirtualService routes to it yet",)
 

@@ -1,11 +1,11 @@
 """What the tests do to the API server by an administrator's hand."""
 
-import json
 import ssl
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
 
 from tests.servers.kube_api_server import ADMIN, KubeApiServer
 
@@ -24,9 +24,13 @@ class KubeAdmin:
     """JSON in, JSON out, by path; a token of one's own makes it somebody else than the admin."""
 
     def __init__(self, server: KubeApiServer, token: str = ADMIN) -> None:
-        self._server = server
-        self._token = token
-        self._context = ssl.create_default_context(cafile=str(server.authority))
+        self._client = httpx.Client(
+            base_url=server.address,
+            headers={"Authorization": f"Bearer {token}"},
+            verify=ssl.create_default_context(cafile=str(server.authority)),
+            timeout=_CALL_S,
+            trust_env=False,
+        )
 
     def call(
         self,
@@ -40,23 +44,15 @@ class KubeAdmin:
         Raises:
             RefusedError: The server said no.
         """
-        request = urllib.request.Request(
-            self._server.address + path,
-            method=method,
-            data=None if body is None else json.dumps(body).encode(),
-            headers={"Authorization": f"Bearer {self._token}", "Content-Type": content_type},
-        )
+        kind = {"Content-Type": content_type}
+        reply = self._client.request(method, path, json=body, headers=kind)
+        if reply.is_success:
+            return reply.json()
         try:
-            with urllib.request.urlopen(request, timeout=_CALL_S, context=self._context) as reply:
-                return json.loads(reply.read())
-        except urllib.error.HTTPError as error:
-            with error:
-                text = error.read().decode(errors="replace")
-            try:
-                message = json.loads(text)["message"]
-            except (ValueError, KeyError, TypeError):
-                message = text
-            raise RefusedError(error.code, str(message)) from None
+            message = reply.json()["message"]
+        except (ValueError, KeyError, TypeError):
+            message = reply.text
+        raise RefusedError(reply.status_code, str(message))
 
     def find(self, path: str) -> Any | None:
         """Return the object at a path, None where there is none."""
@@ -77,6 +73,17 @@ class KubeAdmin:
         answer = self.call("POST", path, {"spec": {"expirationSeconds": 3600}})
         return str(answer["status"]["token"])
 
-    def patch_status(self, path: str, status: Mapping[str, object]) -> None:
-        """Merge fields into an object's status."""
-        self.call("PATCH", f"{path}/status", {"status": status}, "application/merge-patch+json")
+    def merge(self, path: str, change: Mapping[str, object]) -> Any:
+        """Merge fields into an object (RFC 7386); None removes one."""
+        return self.call("PATCH", path, change, "application/merge-patch+json")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._client.close()
