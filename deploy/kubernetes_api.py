@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import urllib3
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 
@@ -108,7 +109,7 @@ class KubernetesApi:
         configuration = client.Configuration()
         try:
             _load_file(str(path), context, client_configuration=configuration)
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, yaml.YAMLError) as error:
             raise PermanentBackendError(f"kubeconfig {path} cannot be used: {error}") from error
         return cls(configuration, namespace, timeout_s=timeout_s)
 

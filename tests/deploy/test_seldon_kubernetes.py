@@ -1,16 +1,20 @@
 """The SeldonDeployment backend against a real API server, under the project's own Role."""
 
 import contextlib
+from pathlib import Path
 
 import pytest
+import yaml
 
 from deploy.controller import PermanentBackendError, TransientBackendError, reconcile
-from deploy.kubernetes_api import ConflictError, KubernetesApi
+from deploy.kubernetes_api import ConflictError, KubernetesApi, Resource
 from deploy.rollout_plan import Traffic
 from deploy.seldon_kubernetes import SELDON_DEPLOYMENTS, SeldonBackend
 from deploy.seldon_objects import MANAGED_BY, PredictorTemplate
 from tests.deploy.seldon_cluster import NAME, SeldonWorld, seldon_deployment
 from tests.servers.kube_admin import RefusedError
+from tests.servers.kube_api_server import KubeApiServer
+from tests.servers.ports import LOOPBACK, free_ports
 
 pytestmark = pytest.mark.integration
 
@@ -277,8 +281,6 @@ def test_the_owner_with_the_highest_epoch_is_the_only_one_that_writes(world: Sel
 
 def test_a_missing_definition_says_that_the_operator_is_missing(world: SeldonWorld) -> None:
     """Reading finds nothing, and making one says that there is no such resource."""
-    from deploy.kubernetes_api import Resource
-
     unknown = Resource("machinelearning.seldon.io", "v9", "seldondeployments")
     api = world.api()
     with contextlib.suppress(PermanentBackendError):  # the Role may refuse first
@@ -288,12 +290,66 @@ def test_a_missing_definition_says_that_the_operator_is_missing(world: SeldonWor
 
 
 def test_a_server_that_is_away_is_transient(world: SeldonWorld) -> None:
-    from tests.servers.ports import LOOPBACK, free_ports
-
     (port,) = free_ports(1)
     backend = world.backend(world.api(f"http://{LOOPBACK}:{port}", timeout_s=5.0))
     with pytest.raises(TransientBackendError, match="could not read seldondeployments"):
         backend.apply(STABLE)
+
+
+def test_a_kubeconfig_file_leads_to_the_server(
+    world: SeldonWorld, seldon_server: KubeApiServer, tmp_path: Path
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "here",
+                "contexts": [{"name": "here", "context": {"cluster": "one", "user": "daemon"}}],
+                "users": [{"name": "daemon", "user": {"token": world.token}}],
+                "clusters": [
+                    {
+                        "name": "one",
+                        "cluster": {
+                            "server": seldon_server.address,
+                            "certificate-authority": str(seldon_server.authority),
+                        },
+                    }
+                ],
+            }
+        )
+    )
+    with KubernetesApi.from_kubeconfig(path, world.namespace) as api:
+        world.settle(STABLE, world.backend(api))
+    path.write_text("{")
+    with pytest.raises(PermanentBackendError, match="cannot be used"):
+        KubernetesApi.from_kubeconfig(path, world.namespace)
+    with pytest.raises(PermanentBackendError, match="cannot be used"):
+        KubernetesApi.from_kubeconfig(tmp_path / "none", world.namespace)
+
+
+def test_a_pods_service_account_leads_to_the_server(
+    world: SeldonWorld,
+    seldon_server: KubeApiServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As within a pod, but for the folder that Kubernetes mounts."""
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(PermanentBackendError, match="run in a pod"):
+        KubernetesApi.in_cluster()
+    mounted = "kubernetes.config.incluster_config"
+    for name, text in (("token", world.token), ("namespace", world.namespace)):
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(f"{mounted}.SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(f"{mounted}.SERVICE_CERT_FILENAME", str(seldon_server.authority))
+    monkeypatch.setattr("deploy.kubernetes_api._NAMESPACE_FILE", tmp_path / "namespace")
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", LOOPBACK)
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", str(seldon_server.port))
+    with KubernetesApi.in_cluster() as api:
+        assert api.namespace == world.namespace
+        world.settle(STABLE, world.backend(api))
 
 
 def test_a_wrong_token_is_looked_at_again_later(world: SeldonWorld) -> None:

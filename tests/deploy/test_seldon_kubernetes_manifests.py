@@ -1,12 +1,15 @@
 """The manifests, the Dockerfile and the compose file, held to the API server and to the code."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
 import yaml
 
+from pipeline.cli import app
 from pipeline.settings import parse_settings
 from tests.deploy.seldon_cluster import MANIFESTS, NAME, SeldonWorld, manifest
 from tests.servers.kube_admin import KubeAdmin, RefusedError
@@ -121,6 +124,18 @@ def test_the_image_runs_as_nobody_special_from_files_that_exist() -> None:
     (daemon,) = manifest("base/daemon.yaml")
     context = daemon["spec"]["template"]["spec"]["securityContext"]
     assert user == f"{context['runAsUser']}:{context['runAsGroup']}"
+
+
+def test_the_commands_in_containers_are_ones_that_metadrift_understands() -> None:
+    services = yaml.safe_load((CONTAINER / "compose.yaml").read_text())["services"]
+    (daemon,) = manifest("base/daemon.yaml")
+    (container,) = daemon["spec"]["template"]["spec"]["containers"]
+    (last,) = re.findall(r"^CMD (.+)$", (CONTAINER / "Dockerfile").read_text(), re.MULTILINE)
+    command: Any = typer.main.get_command(app)
+    ours = [services["topics"]["command"], services["daemon"]["command"], container["args"]]
+    for verb, *options in (*ours, json.loads(last)):
+        chosen = command.commands[verb]
+        chosen.make_context(verb, options)  # a UsageError says what is wrong
 
 
 def test_the_compose_file_publishes_on_loopback_only_and_writes_to_volumes_only() -> None:
