@@ -15,7 +15,7 @@ from deploy.seldon_objects import (
     Locate,
     PredictorTemplate,
     as_object,
-    covers,
+    as_wanted,
     deployment_spec,
     new_deployment,
     patch_operations,
@@ -133,7 +133,7 @@ class SeldonBackend:
             wanted = deployment_spec(asked, self._template, self._locate)
         except RuleBreachError:
             return False  # ``apply`` says what is wrong with it
-        return covers(current.get("spec"), wanted)
+        return as_wanted(current.get("spec"), wanted)
 
     def _routes(self) -> list[JsonObject]:
         both = self._api.get(VIRTUAL_SERVICES, self._name)

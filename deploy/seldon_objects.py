@@ -14,8 +14,9 @@ would hold up all routes). Version and digest reach the server as constructor pa
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from deploy.rollout_plan import Traffic
 from deploy.seldon_rules import RuleBreachError, is_shadow, traffic_of
@@ -126,7 +127,7 @@ def patch_operations(current: JsonObject, spec: JsonObject, owner_epoch: int) ->
     list, which can only be replaced whole, and a change in between would be lost.
     """
     operations: list[JsonObject] = []
-    if not covers(current.get("spec"), spec):
+    if not as_wanted(current.get("spec"), spec):
         operations.append(
             {"op": "replace", "path": "/spec/predictors", "value": spec["predictors"]}
         )
@@ -145,21 +146,28 @@ def patch_operations(current: JsonObject, spec: JsonObject, owner_epoch: int) ->
     return [{**read, "value": metadata.get("resourceVersion")}, *operations]
 
 
-def covers(actual: object, wanted: object) -> bool:
-    """Whether all that is wanted is there; fields that others have set beside it do not count.
+def as_wanted(actual: object, wanted: JsonObject) -> bool:
+    """Whether a spec has exactly the wanted predictors, in order, each with all that is wanted.
 
-    A list must be equal in length: one predictor more is another split.
+    What others have set beside it (a webhook's defaults, an annotation) does not count: it would be
+    taken away, set again, and so on for ever. So what a template no longer says stays until a split
+    changes.
     """
+    there, needed = _list(as_object(actual).get("predictors")), _list(wanted["predictors"])
+    return len(there) == len(needed) and all(map(_covers, there, needed))
+
+
+def _covers(actual: object, wanted: object) -> bool:
     if isinstance(wanted, Mapping):
         return isinstance(actual, Mapping) and all(
-            covers(actual.get(key), value) for key, value in wanted.items()
+            _covers(actual.get(key), value) for key, value in wanted.items()
         )
-    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
-        return (
-            isinstance(actual, Sequence)
-            and len(actual) == len(wanted)
-            and all(map(covers, actual, wanted))
-        )
+    if isinstance(wanted, list):
+        there = _list(actual)
+        named = {as_object(each).get("name"): each for each in there}
+        if all("name" in as_object(each) for each in wanted):
+            return all(_covers(named.get(each["name"]), each) for each in wanted)
+        return len(there) == len(wanted) and all(map(_covers, there, wanted))
     # Kubernetes drops a zero and a false on the way (omitempty).
     return actual == wanted or (actual is None and (wanted is False or wanted == 0))
 
@@ -184,6 +192,10 @@ def spec_traffic(spec: object) -> Traffic | None:
 def as_object(value: object) -> JsonObject:
     """Return a JSON object, an empty one in place of anything else."""
     return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _predictor(

@@ -10,7 +10,7 @@ from deploy.rollout_plan import Traffic
 from deploy.seldon_objects import (
     ModelArtifact,
     PredictorTemplate,
-    covers,
+    as_wanted,
     deployment_spec,
     new_deployment,
     patch_operations,
@@ -243,9 +243,18 @@ def test_fields_that_others_set_are_no_difference_and_a_predictor_more_is():
     stored = copy.deepcopy(spec)
     stored["predictors"][0]["annotations"] = {"theirs": "yes"}
     del stored["predictors"][1]["traffic"]  # a zero is left out on the way
-    assert covers(stored, spec)
+    (container,) = stored["predictors"][0]["componentSpecs"][0]["spec"]["containers"]
+    container["env"].insert(0, {"name": "THEIRS", "value": "yes"})
+    stored["predictors"][0]["graph"]["parameters"].append({"name": "theirs", "value": "yes"})
+    assert as_wanted(stored, spec)
+    container["env"][1]["value"] = "2"
+    assert not as_wanted(stored, spec)
+    container["env"][1]["value"] = "1"
+    assert as_wanted(stored, spec)
+    assert not as_wanted({"predictors": stored["predictors"][::-1]}, spec)
     stored["predictors"].append(predictor("3-c", 0))
-    assert not covers(stored, spec)
+    assert not as_wanted(stored, spec)
+    assert not as_wanted(None, spec)
 
 
 def test_a_later_epoch_is_written_beside_other_annotations():
