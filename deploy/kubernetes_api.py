@@ -26,6 +26,7 @@ _CHANGED_S = 0.5
 _TOKEN_S = 60.0
 _LONGEST_MESSAGE = 500
 _CONFLICTS = {409, 422}
+_LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
 _load_incluster: Callable[..., None] = config.load_incluster_config  # untyped in the client
 _load_file: Callable[..., None] = config.load_kube_config  # likewise
 _NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -66,11 +67,19 @@ class KubernetesApi:
         configuration: Where the API server is and who we are.
         namespace: Where the objects live.
         timeout_s: Longest wait for one call, seconds.
+
+    Raises:
+        PermanentBackendError: The address would carry the token over a network in the clear.
     """
 
     def __init__(
         self, configuration: client.Configuration, namespace: str, *, timeout_s: float = 5.0
     ) -> None:
+        address = urllib3.util.parse_url(configuration.host)
+        if address.scheme != "https" and address.host not in _LOOPBACK:
+            raise PermanentBackendError(
+                f"{configuration.host} would carry our token in the clear: use https"
+            )
         # urllib3 would repeat a lost GET, follow redirects with our token, and take a minute.
         configuration.retries = False
         self.namespace = namespace

@@ -67,6 +67,32 @@ def allowed(world: SeldonWorld, namespace: str, verb: str, resource: str, name: 
     return bool(answer["status"]["allowed"])
 
 
+SELDON, ISTIO = "machinelearning.seldon.io/seldondeployments", "networking.istio.io/virtualservices"
+LEASES, CORE2 = "coordination.k8s.io/leases", "mlops.seldon.io"
+ROUTES = (NAME, f"{NAME}-http", f"{NAME}-grpc")
+NEEDED = {
+    "base/access.yaml": {
+        *((verb, SELDON, NAME) for verb in ("get", "patch")),
+        ("create", SELDON, "*"),
+        *(("get", ISTIO, name) for name in ROUTES),
+        ("get", "apps/deployments", "*"),
+        *((verb, LEASES, NAME) for verb in ("get", "patch")),
+        ("create", LEASES, "*"),
+    },
+    "core2/access.yaml": {
+        *((verb, f"{CORE2}/experiments", NAME) for verb in ("get", "patch")),
+        ("create", f"{CORE2}/experiments", "*"),
+        *((verb, f"{CORE2}/models", "*") for verb in ("get", "list", "create", "delete")),
+    },
+}
+
+
+@pytest.mark.parametrize("file", NEEDED)
+def test_the_roles_grant_what_the_backends_call_and_nothing_beside_it(file: str) -> None:
+    """The other tests of the backends run under these Roles, so all of it is needed."""
+    assert granted(file) == NEEDED[file]
+
+
 def test_of_every_call_that_there_is_only_the_roles_own_are_allowed(world: SeldonWorld) -> None:
     grants = granted("base/access.yaml")
     seen = set()

@@ -59,7 +59,6 @@ def live_through(world: SeldonWorld, address: str, plan: EachCallOnce, timeout_s
             if state.live:
                 break
             world.operator.step()
-            sane(world)
     return ticks
 
 

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from deploy.controller import PermanentBackendError
+from deploy.kubernetes_api import KubernetesApi
 from deploy.rollout_plan import Traffic
 from deploy.seldon_objects import (
     ModelArtifact,
@@ -267,6 +269,13 @@ def test_a_later_epoch_is_written_beside_other_annotations():
     del current["metadata"]["annotations"]
     done = applied(current, patch_operations(current, spec, 4))
     assert done["metadata"]["annotations"] == {"metadrift/owner-epoch": "4"}
+
+
+def test_a_token_is_not_sent_in_the_clear():
+    with pytest.raises(PermanentBackendError, match=r"http://10\.0\.0\.1:80 .*use https"):
+        KubernetesApi.with_token("http://10.0.0.1:80", "t", "ns")
+    for address in ("https://10.0.0.1", "http://127.0.0.1:1", "http://[::1]:1"):
+        KubernetesApi.with_token(address, "t", "ns").close()
 
 
 # ---------------------------------------------------------------- standing
