@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from deploy.rollout_verbs import Verb, VerbError, apply_verb
     from deploy.sample_ratio import RatioCounts
     from deploy.seldon_core2 import SeldonCore2Backend
+    from deploy.seldon_gateway import RefusedEventError, RoutedAnswer, SeldonGateway
     from deploy.seldon_kubernetes import SeldonBackend
     from deploy.seldon_objects import ModelArtifact, PredictorTemplate
     from deploy.sequential import BettingTest, PairedEvidence, no_evidence, observe
@@ -72,14 +73,17 @@ __all__ = [
     "PredictorTemplate",
     "RatioCounts",
     "RecipeRecord",
+    "RefusedEventError",
     "Registry",
     "RegistryError",
     "ReviewAnswer",
     "ReviewRequest",
     "RiskBudget",
     "Rollout",
+    "RoutedAnswer",
     "SeldonBackend",
     "SeldonCore2Backend",
+    "SeldonGateway",
     "ServingBackend",
     "Suspicion",
     "Traffic",
@@ -145,6 +149,7 @@ _HOMES = {
     "deploy.rollout_verbs": ("Verb", "VerbError", "apply_verb"),
     "deploy.sample_ratio": ("RatioCounts",),
     "deploy.seldon_core2": ("SeldonCore2Backend",),
+    "deploy.seldon_gateway": ("RefusedEventError", "RoutedAnswer", "SeldonGateway"),
     "deploy.seldon_kubernetes": ("SeldonBackend",),
     "deploy.seldon_objects": ("ModelArtifact", "PredictorTemplate"),
     "deploy.sequential": ("BettingTest", "PairedEvidence", "no_evidence", "observe"),
