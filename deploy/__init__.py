@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     )
     from deploy.embedded import EmbeddedBackend
     from deploy.gate import GateResult, gate_power, judge_holdout, least_holdout
+    from deploy.kubernetes_api import KubernetesApi
+    from deploy.kubernetes_lease import KubernetesLease
     from deploy.label_permutation import Suspicion, suspect
     from deploy.mlflow_registry import MlflowRegistry
     from deploy.registry import (
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
     from deploy.rollout_state import HistoryEntry, Pause, Rollout
     from deploy.rollout_verbs import Verb, VerbError, apply_verb
     from deploy.sample_ratio import RatioCounts
+    from deploy.seldon_core2 import SeldonCore2Backend
+    from deploy.seldon_gateway import RefusedEventError, RoutedAnswer, SeldonGateway
+    from deploy.seldon_kubernetes import SeldonBackend
+    from deploy.seldon_objects import ModelArtifact, PredictorTemplate
     from deploy.sequential import BettingTest, PairedEvidence, no_evidence, observe
     from deploy.verdict import Judgement, judge
 
@@ -53,22 +59,31 @@ __all__ = [
     "HistoryEntry",
     "Judgement",
     "Kind",
+    "KubernetesApi",
+    "KubernetesLease",
     "MlflowRegistry",
     "Mode",
+    "ModelArtifact",
     "ModelVersionRecord",
     "PairedEvidence",
     "Pause",
     "PermanentBackendError",
     "PermanentError",
     "Phase",
+    "PredictorTemplate",
     "RatioCounts",
     "RecipeRecord",
+    "RefusedEventError",
     "Registry",
     "RegistryError",
     "ReviewAnswer",
     "ReviewRequest",
     "RiskBudget",
     "Rollout",
+    "RoutedAnswer",
+    "SeldonBackend",
+    "SeldonCore2Backend",
+    "SeldonGateway",
     "ServingBackend",
     "Suspicion",
     "Traffic",
@@ -113,6 +128,8 @@ _HOMES = {
     ),
     "deploy.embedded": ("EmbeddedBackend",),
     "deploy.gate": ("GateResult", "gate_power", "judge_holdout", "least_holdout"),
+    "deploy.kubernetes_api": ("KubernetesApi",),
+    "deploy.kubernetes_lease": ("KubernetesLease",),
     "deploy.label_permutation": ("Suspicion", "suspect"),
     "deploy.mlflow_registry": ("MlflowRegistry",),
     "deploy.registry": (
@@ -131,6 +148,10 @@ _HOMES = {
     "deploy.rollout_state": ("HistoryEntry", "Pause", "Rollout"),
     "deploy.rollout_verbs": ("Verb", "VerbError", "apply_verb"),
     "deploy.sample_ratio": ("RatioCounts",),
+    "deploy.seldon_core2": ("SeldonCore2Backend",),
+    "deploy.seldon_gateway": ("RefusedEventError", "RoutedAnswer", "SeldonGateway"),
+    "deploy.seldon_kubernetes": ("SeldonBackend",),
+    "deploy.seldon_objects": ("ModelArtifact", "PredictorTemplate"),
     "deploy.sequential": ("BettingTest", "PairedEvidence", "no_evidence", "observe"),
     "deploy.verdict": ("Judgement", "judge"),
 }

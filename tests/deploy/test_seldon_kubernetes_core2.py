@@ -1,0 +1,185 @@
+"""The Core 2 dialect against a real API server; the scheduler's part is played step by step."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from deploy.controller import PermanentBackendError, reconcile
+from deploy.rollout_plan import Traffic
+from deploy.seldon_core2 import SeldonCore2Backend, version_of_route
+from deploy.seldon_objects import ModelArtifact
+from tests.deploy.seldon_cluster import NAME, WAIT_S, SeldonWorld, manifest
+from tests.servers.faulty_proxy import Fault, FaultyProxy
+from tests.servers.kube_api_server import KubeApiServer
+
+pytestmark = pytest.mark.integration
+
+STABLE = Traffic("1-a")
+CANARY = Traffic("1-a", "2-b", candidate_weight=5)
+LIFE = (
+    STABLE,
+    Traffic("1-a", "2-b", shadow=True),
+    CANARY,
+    Traffic("1-a", "2-b", candidate_weight=50),
+    Traffic("2-b", "1-a", shadow=True),
+    Traffic("2-b"),
+)
+
+
+class ScriptedScheduler:
+    """Says of models and experiments that they are ready, one step after they were made.
+
+    Attributes:
+        broken: Versions whose model never loads.
+    """
+
+    def __init__(self, world: SeldonWorld) -> None:
+        self.broken: set[str] = set()
+        self._admin = world.admin
+        self._folder = f"/apis/mlops.seldon.io/v1alpha1/namespaces/{world.namespace}"
+
+    def step(self) -> None:
+        for plural in ("models", "experiments"):
+            for item in self.items(plural):
+                name = item["metadata"]["name"]
+                ready = name.removeprefix(f"{NAME}-") not in self.broken
+                condition = {"type": "Ready", "status": "True" if ready else "False"}
+                generation = item["metadata"]["generation"]
+                status = {"conditions": [condition], "observedGeneration": generation}
+                path = f"{self._folder}/{plural}/{name}/status"
+                self._admin.merge(path, {"status": status})
+
+    def items(self, plural: str) -> list[dict[str, object]]:
+        return list(self._admin.call("GET", f"{self._folder}/{plural}")["items"])
+
+    def models(self) -> set[str]:
+        return {str(m["metadata"]["name"]) for m in self.items("models")}  # type: ignore[index]
+
+    def spec(self) -> dict[str, object]:
+        path = f"{self._folder}/experiments/{NAME}"
+        return dict(self._admin.call("GET", path)["spec"])
+
+
+@pytest.fixture
+def core2(world: SeldonWorld) -> Iterator[SeldonWorld]:
+    """A world with the Role for Core 2 as well."""
+    for document in manifest("core2/access.yaml"):
+        world.make(document)
+    yield world
+
+
+def backend(world: SeldonWorld, address: str | None = None, epoch: int = 1) -> SeldonCore2Backend:
+    return SeldonCore2Backend(
+        world.api(address),
+        NAME,
+        locate=lambda version: ModelArtifact(f"s3://models/{version}", "ab"),
+        requirements=("python",),
+        owner_epoch=epoch,
+    )
+
+
+def settle(target: Traffic, made: SeldonCore2Backend, scheduler: ScriptedScheduler) -> None:
+    for _ in range(int(WAIT_S)):
+        if reconcile(target, made).live:
+            return
+        scheduler.step()
+    raise TimeoutError(f"{target} is not live")
+
+
+def test_models_come_before_they_are_routed_to_and_go_after(core2: SeldonWorld) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    assert made.observed() is None
+    for target in LIFE:
+        settle(target, made, scheduler)
+        assert made.observed() == target
+    assert scheduler.models() == {f"{NAME}-2-b"}
+    assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-2-b", "weight": 100}]}
+
+
+def test_a_model_that_never_loads_is_never_routed_to_and_is_removed(core2: SeldonWorld) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(STABLE, made, scheduler)
+    scheduler.broken.add("9-never")
+    stuck = Traffic("1-a", "9-never", candidate_weight=5)
+    for _ in range(3):
+        assert not reconcile(stuck, made).live
+        scheduler.step()
+    assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-1-a", "weight": 100}]}
+    settle(STABLE, made, scheduler)
+    assert scheduler.models() == {f"{NAME}-1-a"}
+
+
+def test_a_candidate_that_fails_later_is_taken_out_though_stable_is_unready(
+    core2: SeldonWorld,
+) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(CANARY, made, scheduler)
+    scheduler.broken |= {"1-a", "2-b"}
+    scheduler.step()
+    assert made.observed() is None
+    made.apply(STABLE)
+    assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-1-a", "weight": 100}]}
+
+
+@pytest.mark.parametrize("fault", [Fault.RESET, Fault.LOST_REPLY])
+def test_each_call_going_wrong_leads_to_the_same_end(
+    core2: SeldonWorld, seldon_server: KubeApiServer, fault: Fault
+) -> None:
+    scheduler = ScriptedScheduler(core2)
+    seen: set[tuple[int, str, str]] = set()
+    with FaultyProxy(seldon_server) as proxy:
+        made = backend(core2, proxy.address)
+        for stretch, target in enumerate(LIFE):
+
+            def once(method: str, path: str, stretch: int = stretch) -> Fault | None:
+                kind = (stretch, method, path)
+                new = kind not in seen
+                seen.add(kind)
+                return fault if new else None
+
+            proxy.plan = once
+            settle(target, made, scheduler)
+        assert {method for method, _ in proxy.faults} == {"GET", "POST", "PATCH", "DELETE"}
+    assert scheduler.models() == {f"{NAME}-2-b"}
+    assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-2-b", "weight": 100}]}
+
+
+def test_a_later_owner_shuts_the_earlier_one_out(core2: SeldonWorld) -> None:
+    scheduler = ScriptedScheduler(core2)
+    old, new = backend(core2), backend(core2, epoch=2)
+    settle(STABLE, old, scheduler)
+    settle(STABLE, new, scheduler)
+    with pytest.raises(PermanentBackendError, match="belongs to owner epoch 2, we are 1"):
+        old.apply(CANARY)
+
+
+def test_an_experiment_of_others_is_left_alone(core2: SeldonWorld) -> None:
+    theirs = {
+        "apiVersion": "mlops.seldon.io/v1alpha1",
+        "kind": "Experiment",
+        "metadata": {"name": NAME},
+        "spec": {"candidates": [{"name": "theirs", "weight": 100}]},
+    }
+    core2.make(theirs)
+    with pytest.raises(PermanentBackendError, match="is not metadrift's"):
+        backend(core2).apply(STABLE)
+
+
+def test_without_its_role_it_can_do_nothing(world: SeldonWorld) -> None:
+    with pytest.raises(PermanentBackendError, match="403"):
+        backend(world).apply(STABLE)
+
+
+def test_a_model_without_an_address_is_named(core2: SeldonWorld) -> None:
+    made = SeldonCore2Backend(
+        core2.api(), NAME, locate=lambda version: None, requirements=(), owner_epoch=1
+    )
+    with pytest.raises(PermanentBackendError, match="no address for the model of version 1-a"):
+        made.apply(STABLE)
+
+
+def test_the_answering_version_is_read_from_the_route() -> None:
+    assert version_of_route(f":{NAME}-2-1a2b_4:", NAME) == "2-1a2b"
+    assert version_of_route(f":other_1:{NAME}-1-a_2:", NAME) == "1-a"
+    assert version_of_route(":other_1:", NAME) is None
+    assert version_of_route("", NAME) is None

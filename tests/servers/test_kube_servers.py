@@ -1,0 +1,46 @@
+"""What the builder of etcd and kube-apiserver promises beside building them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.servers.kafka_jars import MissingToolError
+from tests.servers.kube_servers import ETCD, KUBE_APISERVER, go
+from tests.servers.seldon_definitions import seldon_definitions
+
+STAGING = 31
+
+
+def test_the_versions_are_those_of_the_modules() -> None:
+    assert re.fullmatch(r"v3\.\d+\.\d+", ETCD.version)
+    kubernetes = re.fullmatch(r"v1\.(\d+\.\d+)", KUBE_APISERVER.version)
+    assert kubernetes
+    module = (KUBE_APISERVER.source / "go.mod").read_text()
+    replaced = re.findall(r"^\tk8s\.io/\S+ => k8s\.io/\S+ v0\.(\S+)$", module, re.MULTILINE)
+    assert replaced == [kubernetes[1]] * STAGING, "a module of another release"
+
+
+def test_go_is_asked_for_by_name_with_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingToolError, match=r"Go 1\.24 or newer \(none found\).* install"):
+        go()
+    old = tmp_path / "go"
+    old.write_text("#!/bin/sh\necho go1.19.8\n")
+    old.chmod(0o755)
+    with pytest.raises(MissingToolError, match=r"\(go1\.19\.8\)"):
+        go()
+
+
+def test_missing_definitions_fail_in_ci_and_are_skipped_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("METADRIFT_SELDON", str(tmp_path))
+    monkeypatch.delenv("CI", raising=False)
+    with pytest.raises(pytest.skip.Exception, match="set METADRIFT_SELDON"):
+        seldon_definitions()
+    monkeypatch.setenv("CI", "true")
+    with pytest.raises(pytest.fail.Exception, match="set METADRIFT_SELDON"):
+        seldon_definitions()
