@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 os.environ.setdefault("MKL_CBWR", "AUTO,STRICT")
 
 if TYPE_CHECKING:
+    from adapters.anil import ANIL
     from adapters.bake_off import BakeOff, RecipeResult, choose, run_bake_off
     from adapters.bake_off_codec import (
         BakeOffCodecError,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
         Preprocessor,
         Rows,
     )
+    from adapters.fomaml import FOMAML
+    from adapters.joint_pretraining import JointPretraining
     from adapters.maml import MAML
     from adapters.meta_init import (
         MetaInit,
@@ -38,7 +41,11 @@ if TYPE_CHECKING:
         save_meta_init,
         unpack_meta_init,
     )
+    from adapters.meta_learner import MetaLearner, MetaParameters
+    from adapters.meta_loops import Checkpoint, MetaTrained, Surroundings, train
+    from adapters.meta_plan import Plan
     from adapters.meta_settings import MetaTrainData, MetaTrainingError, MetaTrainSettings, Progress
+    from adapters.meta_sgd import MetaSGD
     from adapters.meta_training import meta_train
     from adapters.model_file import (
         Architecture,
@@ -53,27 +60,39 @@ if TYPE_CHECKING:
         unpack_model,
     )
     from adapters.modules import MLP, initialise
+    from adapters.networks import Conv4, NormalisedMLP
     from adapters.reptile import Reptile
     from adapters.training import FitSettings, fit_joint
 
 __all__ = [
+    "ANIL",
     "Architecture",
     "BakeOff",
     "BakeOffCodecError",
+    "Checkpoint",
+    "Conv4",
     "Examples",
+    "FOMAML",
     "Feature",
     "FeatureError",
     "FeatureSchema",
     "FitSettings",
+    "JointPretraining",
     "MAML",
     "MLP",
     "MetaInit",
+    "MetaLearner",
+    "MetaParameters",
+    "MetaSGD",
     "MetaTrainData",
     "MetaTrainSettings",
+    "MetaTrained",
     "MetaTrainingError",
     "Model",
     "ModelFileError",
+    "NormalisedMLP",
     "Parsed",
+    "Plan",
     "Prediction",
     "Preprocessor",
     "Progress",
@@ -81,6 +100,7 @@ __all__ = [
     "Reptile",
     "Rows",
     "Start",
+    "Surroundings",
     "choose",
     "decode_request",
     "decode_results",
@@ -98,6 +118,7 @@ __all__ = [
     "run_bake_off",
     "save_meta_init",
     "save_model",
+    "train",
     "unpack_meta_init",
     "unpack_model",
 ]
@@ -132,7 +153,15 @@ _HOMES = {
         "Progress",
     ),
     "adapters.meta_training": ("meta_train",),
+    "adapters.meta_learner": ("MetaLearner", "MetaParameters"),
+    "adapters.meta_loops": ("Checkpoint", "MetaTrained", "Surroundings", "train"),
+    "adapters.meta_plan": ("Plan",),
+    "adapters.anil": ("ANIL",),
+    "adapters.fomaml": ("FOMAML",),
+    "adapters.joint_pretraining": ("JointPretraining",),
     "adapters.maml": ("MAML",),
+    "adapters.meta_sgd": ("MetaSGD",),
+    "adapters.networks": ("Conv4", "NormalisedMLP"),
     "adapters.reptile": ("Reptile",),
     "adapters.training": (
         "FitSettings",

@@ -35,7 +35,10 @@ from adapters.recipes import (
 Outcome: TypeAlias = Literal["ok", "diverged", "error"]
 Clock: TypeAlias = Callable[[], float]
 
-RECIPES = ("frozen", "recalled", "reptile", "maml", "fine_tune", "scratch")
+RECIPES = (
+    *("frozen", "recalled", "reptile", "maml", "fomaml", "anil", "meta-sgd", "joint"),
+    *("fine_tune", "scratch"),
+)
 """Every recipe; ``recalled`` stands for one ``recalled:<version>`` per earlier model."""
 
 
@@ -50,7 +53,7 @@ class BakeOff:
         holdout: What the gate judges by; no recipe and no choice sees it.
         champion: The model in force; None before the first one.
         earlier: Version -> earlier champion, each tried as it is.
-        meta_init: Starts of ``reptile`` and ``maml``.
+        meta_init: Starts of ``reptile``, ``maml`` and the other algorithms.
         seed: Seed of fresh weights and of dropout.
         schema: Raw features; needed only without champion and meta-init.
         fine_tune_steps: Adam steps of ``fine_tune``, full batch.

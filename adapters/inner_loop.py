@@ -1,15 +1,16 @@
 """The inner loop, once, for every adapter: gradient steps on fast weights of many tasks at once.
 
 Tasks are independent, so the gradient of the summed task losses is every task's own gradient:
-one backward pass serves all of them. Weights carry a leading task axis. A module runs in eval mode
-(batch norm uses its stored statistics, no dropout), so neither its weights nor its buffers change.
+one backward pass serves all of them. Weights carry a leading task axis. A copy of the module runs,
+without dropout; batch norm takes its statistics from each task's support
+(``adapters.support_norm``). Neither weights nor buffers of the module itself change.
 """
 
 import copy
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +19,27 @@ from torch.nn.functional import cross_entropy
 
 from adapters.model_file import TaskType
 from adapters.modules import MLP
+from adapters.support_norm import SupportNormed, has_batch_norm, support_statistics
 from adapters.tasks import Batch
 
 Tensors: TypeAlias = dict[str, Tensor]
-Forward: TypeAlias = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""(weights with a leading task axis, inputs ``(tasks, n, d)``) -> outputs ``(tasks, n, C)``."""
+
+
+class Forward(Protocol):
+    """A forward pass of many tasks, each with its own weights."""
+
+    def __call__(
+        self, weights: Mapping[str, Tensor], inputs: Tensor, support: Tensor | None = None
+    ) -> Tensor:
+        """Return outputs ``(tasks, n, C)``.
+
+        Args:
+            weights: ``(tasks, *shape)`` each.
+            inputs: ``(tasks, n, ...)``.
+            support: ``(tasks, k, ...)`` inputs that batch norm takes its statistics from; may be
+                ``inputs`` itself. None: its stored statistics. Without batch norm of no effect.
+        """
+        ...
 
 
 def weights_of(module: nn.Module) -> Tensors:
@@ -31,18 +48,26 @@ def weights_of(module: nn.Module) -> Tensors:
 
 
 def with_weights(module: nn.Module, weights: Mapping[str, Tensor]) -> nn.Module:
-    """Return a copy of ``module`` that holds ``weights``; ValueError if names or shapes differ."""
+    """Return a copy of ``module`` that holds ``weights``.
+
+    Args:
+        module: What to copy.
+        weights: Every parameter by name; buffers may be among them, the others stay.
+
+    Raises:
+        ValueError: Names or shapes differ.
+    """
     clone = copy.deepcopy(module)
-    parameters = dict(clone.named_parameters())
-    wrong = sorted(parameters.keys() ^ weights.keys())
-    wrong += [
-        n for n in parameters.keys() & weights.keys() if parameters[n].shape != weights[n].shape
-    ]
+    places: Tensors = dict(clone.named_parameters())
+    wrong = sorted(places.keys() - weights.keys())
+    places |= dict(clone.named_buffers())
+    wrong += sorted(weights.keys() - places.keys())
+    wrong += [n for n, value in weights.items() if n in places and places[n].shape != value.shape]
     if wrong:
         raise ValueError(f"weights {wrong} do not fit {type(module).__name__}; rebuild them for it")
     with torch.no_grad():
         for name, value in weights.items():
-            parameters[name].copy_(value)
+            places[name].copy_(value)
     return clone
 
 
@@ -70,14 +95,25 @@ def forward_over_tasks(module: nn.Module) -> Forward:
         depth = len(module.layers)
         return _mlp_forward([f"layers.{i}" for i in range(depth)])
     frozen = copy.deepcopy(module).eval()
-    buffers = {name: value.detach().clone() for name, value in frozen.named_buffers()}
+    buffers = dict(frozen.named_buffers())
 
-    def one(weights: Tensors, inputs: Tensor) -> Tensor:
+    def stored(weights: Tensors, inputs: Tensor) -> Tensor:
         outputs: Tensor = functional_call(frozen, {**weights, **buffers}, (inputs,))
         return outputs
 
-    over = torch.func.vmap(one)
-    return lambda weights, inputs: over(dict(weights), inputs)
+    over = torch.func.vmap(stored)
+    normed = SupportNormed.of(module) if has_batch_norm(module) else None
+
+    def forward(
+        weights: Mapping[str, Tensor], inputs: Tensor, support: Tensor | None = None
+    ) -> Tensor:
+        if normed is None or support is None:
+            return over(dict(weights), inputs)
+        if support is inputs:
+            return torch.func.vmap(lambda w, x: normed(w, x, x))(dict(weights), inputs)
+        return torch.func.vmap(normed)(dict(weights), support, inputs)
+
+    return forward
 
 
 def _mlp_forward(layers: list[str]) -> Forward:
@@ -85,7 +121,9 @@ def _mlp_forward(layers: list[str]) -> Forward:
         bias = weights[f"{layer}.bias"].unsqueeze(1)
         return torch.baddbmm(bias, x, weights[f"{layer}.weight"].transpose(1, 2))
 
-    def forward(weights: Mapping[str, Tensor], inputs: Tensor) -> Tensor:
+    def forward(
+        weights: Mapping[str, Tensor], inputs: Tensor, support: Tensor | None = None
+    ) -> Tensor:
         x = inputs
         for layer in layers:
             x = linear(weights, layer, x).relu()
@@ -107,13 +145,18 @@ class TaskLoss:
     task_type: TaskType
 
     @staticmethod
-    def of(module: nn.Module, task_type: TaskType) -> "TaskLoss":
-        """Return the loss of ``module``'s forward pass; ``module`` is never changed by it."""
-        return TaskLoss(forward_over_tasks(module), task_type)
+    def of(module: nn.Module, task_type: TaskType, device: str = "cpu") -> "TaskLoss":
+        """Return the loss of ``module``'s forward pass on ``device``; ``module`` is left alone."""
+        return TaskLoss(forward_over_tasks(copy.deepcopy(module).to(device)), task_type)
 
-    def __call__(self, weights: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Return ``(tasks,)`` losses of fast weights on ``batch`` of ``(tasks, n, ...)``."""
-        outputs = self.forward(weights, batch.inputs)
+    def __call__(
+        self, weights: Mapping[str, Tensor], batch: Batch, support: Tensor | None = None
+    ) -> Tensor:
+        """Return ``(tasks,)`` losses of fast weights on ``batch`` of ``(tasks, n, ...)``.
+
+        ``support`` is what batch norm takes its statistics from, as for ``Forward``.
+        """
+        outputs = self.forward(weights, batch.inputs, support)
         if self.task_type == "regression":
             return (outputs[..., 0] - batch.targets).square().mean(1)
         each = cross_entropy(outputs.flatten(0, 1), batch.targets.flatten(), reduction="none")
@@ -127,6 +170,7 @@ def step(
     batch: Batch,
     *,
     create_graph: bool = False,
+    only: Collection[str] | None = None,
 ) -> Tensors:
     """Return each task's weights after one gradient step on its own examples.
 
@@ -137,15 +181,19 @@ def step(
         batch: ``(tasks, n, d)`` inputs and ``(tasks, n)`` targets.
         create_graph: Keep the graph, to differentiate through the step (second-order MAML);
             ``weights`` must then require a gradient, or depend on what does.
+        only: Names of the weights that take the step; None: all.
     """
     if not create_graph:
-        weights = {name: value.detach().requires_grad_() for name, value in weights.items()}
-    total = loss(weights, batch).sum()
-    grads = torch.autograd.grad(total, list(weights.values()), create_graph=create_graph)
-    moved = {
-        name: torch.addcmul(value, step_sizes[name], grad, value=-1)
-        for (name, value), grad in zip(weights.items(), grads, strict=True)
-    }
+        weights = {name: value.detach() for name, value in weights.items()}
+    taking = [name for name in weights if only is None or name in only]
+    if not create_graph:
+        for name in taking:
+            weights[name].requires_grad_()
+    total = loss(weights, batch, batch.inputs).sum()
+    grads = torch.autograd.grad(total, [weights[n] for n in taking], create_graph=create_graph)
+    moved = dict(weights)
+    for name, grad in zip(taking, grads, strict=True):
+        moved[name] = torch.addcmul(weights[name], step_sizes[name], grad, value=-1)
     return moved if create_graph else {name: value.detach() for name, value in moved.items()}
 
 
@@ -157,16 +205,18 @@ def descend(
     *,
     steps: int,
     create_graph: bool = False,
+    only: Collection[str] | None = None,
 ) -> Tensors:
     """Return each task's weights after ``steps`` times ``step``, same arguments."""
     fast = dict(weights)
     for _ in range(steps):
-        fast = step(loss, fast, step_sizes, batch, create_graph=create_graph)
+        fast = step(loss, fast, step_sizes, batch, create_graph=create_graph, only=only)
     return fast
 
 
 def trajectory(
-    loss: TaskLoss,
+    module: nn.Module,
+    task_type: TaskType,
     weights: Mapping[str, Tensor],
     step_sizes: Mapping[str, Tensor],
     support: Batch,
@@ -176,22 +226,27 @@ def trajectory(
 ) -> list[tuple[int, Tensors]]:
     """Return (steps, one task's weights) after each number of steps in ``at``.
 
+    Where the module has batch norms, the statistics that go with the weights are among them, so
+    that ``with_weights`` gives a module which answers row by row.
+
     Args:
-        loss: Loss of each task.
+        module: Gives the forward pass; left as it was.
+        task_type: ``classification`` or ``regression``.
         weights: Start weights, without a task axis; they stay as they were.
         step_sizes: Step size of every parameter.
         support: ``(n, d)`` inputs and ``(n,)`` targets.
         steps: Number of steps.
         at: Which of 0, 1, ..., ``steps`` to return.
     """
-    fast = for_tasks(weights, 1)
+    loss, fast = TaskLoss.of(module, task_type), for_tasks(weights, 1)
     batch = Batch(support.inputs[None], support.targets[None])
     path = []
     for done in range(steps + 1):
         if done:
             fast = step(loss, fast, step_sizes, batch)
         if done in at:
-            path.append((done, {name: value[0].clone() for name, value in fast.items()}))
+            own = {name: value[0].clone() for name, value in fast.items()}
+            path.append((done, own | support_statistics(module, own, support.inputs)))
     return path
 
 

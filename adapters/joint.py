@@ -102,11 +102,27 @@ class JointSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JointFit:
-    """Outcome of ``train_jointly``: the best weights, their held-out loss, the epochs it took."""
+    """Outcome of ``train_jointly``.
+
+    Attributes:
+        weights: The best parameters, and with batch norm its statistics.
+        held_out_loss: Theirs.
+        epochs: That it took.
+    """
 
     weights: Tensors
     held_out_loss: float
     epochs: int
+
+
+def _state_of(module: nn.Module) -> Tensors:
+    """Return copies of the parameters, and of the batch norms' statistics."""
+    statistics = {
+        name: value.clone()
+        for name, value in module.named_buffers()
+        if name.endswith(("running_mean", "running_var"))
+    }
+    return weights_of(module) | statistics
 
 
 def train_jointly(
@@ -119,8 +135,6 @@ def train_jointly(
     seed: int,
 ) -> JointFit:
     """Return the weights with the least held-out loss; ``module`` is the start and is copied.
-
-    For modules without buffers, such as our MLP: only parameters come back.
 
     Raises:
         ValueError: No epoch reached a finite held-out loss.
@@ -145,7 +159,7 @@ def train_jointly(
                 value = loss_of(learner, held_out, task_type).item()
             epoch, since = epoch + 1, since + 1
             if value < best:
-                best, since, weights = value, 0, weights_of(learner)
+                best, since, weights = value, 0, _state_of(learner)
     if not weights:
         raise ValueError(
             f"no finite held-out loss in {epoch} epochs at lr {settings.lr}; use a smaller lr"

@@ -1,17 +1,17 @@
-"""MAML: Model-Agnostic Meta-Learning (Finn, Abbeel & Levine, ICML 2017), and Meta-SGD.
+"""MAML: Model-Agnostic Meta-Learning (Finn, Abbeel & Levine, ICML 2017), second order.
 
-The start weights are trained by differentiating the query loss through the inner steps. With
-``learn_step_sizes`` every parameter's own step size is trained too (Meta-SGD: Li, Zhou, Chen & Li,
-"Meta-SGD: Learning to Learn Quickly for Few-Shot Learning", 2017).
+The start is trained by differentiating the query loss through the inner steps.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adapters.inner_loop import TaskLoss, Tensors, descend, for_tasks, same_step
+from adapters.inner_loop import TaskLoss, descend, for_tasks, same_step
+from adapters.meta_init import Algorithm
+from adapters.meta_learner import MetaParameters, Outer, fixed_step, leaves_of
 from adapters.tasks import EpisodeBatch
 
 
@@ -22,72 +22,63 @@ class MAML:
     Attributes:
         inner_steps: Gradient steps that the query loss is differentiated through, >= 1.
         step_size: Inner step size, or where the learned ones start, > 0.
-        learn_step_sizes: Learn one step size per parameter (Meta-SGD).
-        first_order: Drop second derivatives (FOMAML): cheaper, a little worse.
+        learn_step_sizes: Learn one step size per parameter beside the start, as Meta-SGD does but
+            over several steps (``adapters.meta_sgd`` is the paper's form, with one step).
     """
 
     inner_steps: int = 5
     step_size: float = 0.1
-    learn_step_sizes: bool = True
-    first_order: bool = False
+    learn_step_sizes: bool = False
 
-    def __post_init__(self) -> None:
-        if self.learn_step_sizes and self.first_order:
-            raise ValueError(
-                "learn_step_sizes needs second derivatives; set one of it and first_order to false"
-            )
+    @property
+    def algorithm(self) -> Algorithm:
+        """Its name."""
+        return "maml"
 
-    def start(self, weights: Mapping[str, Tensor]) -> tuple[Tensors, Tensors]:
-        """Return (weights, step sizes) as leaves, ready for a meta-optimiser."""
-        leaves = {n: w.detach().clone().requires_grad_() for n, w in weights.items()}
-        sizes = same_step(leaves, self.step_size)
-        return leaves, {n: s.requires_grad_(self.learn_step_sizes) for n, s in sizes.items()}
+    @property
+    def outer(self) -> Outer:
+        """How its gradient moves the start."""
+        return "adam"
 
-    def meta_loss(
+    def start(self, weights: Mapping[str, Tensor], generator: torch.Generator) -> MetaParameters:
+        """Return copies of ``weights``, and step sizes, as leaves; draws nothing."""
+        if self.learn_step_sizes:
+            sizes = leaves_of(same_step(weights, self.step_size))
+        else:
+            sizes = fixed_step(weights, self.step_size)
+        return MetaParameters(leaves_of(weights), sizes)
+
+    def gradients(
         self,
         loss: TaskLoss,
-        weights: Mapping[str, Tensor],
-        step_sizes: Mapping[str, Tensor],
+        parameters: MetaParameters,
         batch: EpisodeBatch,
-    ) -> Tensor:
-        """Return the mean query loss after adaptation, ``()``.
-
-        Differentiable in ``weights`` and, unless ``first_order``, in ``step_sizes``.
-        """
-        shared = for_tasks(weights, len(batch.support.targets))
-        fast = descend(
-            loss,
-            shared,
-            step_sizes,
-            batch.support,
-            steps=self.inner_steps,
-            create_graph=not self.first_order,
-        )
-        if self.first_order:  # adds zero, but its derivative by the start is the identity
-            fast = {name: f + (shared[name] - shared[name].detach()) for name, f in fast.items()}
-        return loss(fast, batch.query).mean()
-
-    def meta_step(
-        self,
-        loss: TaskLoss,
-        weights: Mapping[str, Tensor],
-        step_sizes: Mapping[str, Tensor],
-        batch: EpisodeBatch,
-        *,
-        optimiser: torch.optim.Optimizer,
-    ) -> float:
-        """Take one step of ``optimiser`` on the meta-loss; return the loss.
-
-        A loss or gradient that is not finite takes no step.
-        """
-        optimiser.zero_grad()
-        value = self.meta_loss(loss, weights, step_sizes, batch)
-        torch.autograd.backward(value)
-        leaves = [t for t in (*weights.values(), *step_sizes.values()) if t.requires_grad]
-        norm = torch.nn.utils.clip_grad_norm_(leaves, _LARGEST_GRADIENT)
-        if torch.isfinite(norm) and torch.isfinite(value):
-            optimiser.step()
-        return value.item()
+        generator: torch.Generator,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the mean query loss ``()`` and its gradient through the steps; draws nothing."""
+        value = loss_after_steps(loss, parameters, batch, steps=self.inner_steps)
+        return value.detach(), list(torch.autograd.grad(value, parameters.leaves))
 
 
-_LARGEST_GRADIENT = 10.0  # norm; one bad batch must not throw the start away
+def loss_after_steps(
+    loss: TaskLoss,
+    parameters: MetaParameters,
+    batch: EpisodeBatch,
+    *,
+    steps: int,
+    only: Collection[str] | None = None,
+) -> Tensor:
+    """Return the mean query loss after adaptation, ``()``, differentiable in every leaf.
+
+    ``only`` names the weights that adapt; None: all.
+    """
+    fast = descend(
+        loss,
+        for_tasks(parameters.weights, len(batch.support.targets)),
+        parameters.step_sizes,
+        batch.support,
+        steps=steps,
+        create_graph=True,
+        only=only,
+    )
+    return loss(fast, batch.query, batch.support.inputs).mean()

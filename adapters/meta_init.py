@@ -27,8 +27,9 @@ from adapters.model_file import (
     write_artifact,
 )
 
-Algorithm: TypeAlias = Literal["maml", "reptile"]
-ALGORITHMS: tuple[Algorithm, ...] = ("maml", "reptile")
+Algorithm: TypeAlias = Literal["maml", "reptile", "fomaml", "anil", "meta-sgd", "joint"]
+ALGORITHMS: tuple[Algorithm, ...] = ("maml", "reptile", "fomaml", "anil", "meta-sgd", "joint")
+"""What can train a start: one file each, by the name of its class."""
 
 _LINEAGE = "trained_on"
 
@@ -63,7 +64,8 @@ class MetaInit:
         target_mean: Regression: target units of output 0.0.
         target_std: Regression: target units of one output unit, > 0.
         starts: By algorithm.
-        joint: Weights trained on all tasks at once, the honest rival; empty for ``slots``.
+        joint: Weights (with batch norm: buffers too) trained on all tasks at once, the honest
+            rival; empty for ``slots``.
         recommended: Algorithm that did best on the meta-validation tasks.
         validation: What meta-validation measured, JSON values.
         trained_on: Sorted unique lineage keys of every row used, uint64.
@@ -121,7 +123,8 @@ def _what_is_wrong(init: MetaInit) -> str | None:
             f"class_names {init.class_names} and slots {init.slots} do not fit {init.task_type}",
         ),
     ]
-    shapes = {name: value.shape for name, value in weights_of(init.architecture.build()).items()}
+    module = init.architecture.build()
+    shapes = {name: value.shape for name, value in weights_of(module).items()}
     for name, start in init.starts.items():
         fits = {n: w.shape for n, w in start.weights.items()} == shapes
         rules += [
@@ -135,7 +138,9 @@ def _what_is_wrong(init: MetaInit) -> str | None:
             ),
         ]
     joint = {name: weight.shape for name, weight in init.joint.items()}
-    rules.append((joint in ({}, shapes), f"joint weights do not fit {init.architecture.path}"))
+    whole = {name: value.shape for name, value in module.state_dict().items()}
+    fits = not joint or (shapes.items() <= joint.items() and joint.items() <= whole.items())
+    rules.append((fits, f"joint weights do not fit {init.architecture.path}"))
     return next((wrong for right, wrong in rules if not right), None)
 
 
@@ -197,7 +202,7 @@ def _from_artifact(manifest: Mapping[str, object], tensors: Mapping[str, Tensor]
                 a: Start(a, under(f"{a}/weights/"), under(f"{a}/step_sizes/"), count)
                 for a, count in steps.items()
             },
-            joint=under("joint/"),
+            joint={n: v for n, v in under("joint/").items() if "/" not in n},  # no start's
             recommended=cast(str, manifest["recommended"]),
             validation=cast("dict[str, object]", manifest["validation"]),
             trained_on=tensors[_LINEAGE].numpy().view(np.uint64),

@@ -1,6 +1,9 @@
 """One process's share of meta-training, as values: arrays in, packed tensors and tables out."""
 
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -8,21 +11,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from adapters.inner_loop import one_thread
+from adapters.inner_loop import TaskLoss, one_thread
 from adapters.joint import JointSettings, train_jointly
 from adapters.meta_init import Algorithm, Start
-from adapters.meta_loops import Clock, train_maml, train_reptile
+from adapters.meta_loops import Checkpoint, Clock, Surroundings, train
+from adapters.meta_plan import learner_of, plan_of
 from adapters.meta_settings import MetaTrainSettings, Progress, Report
-from adapters.meta_validation import ValidationEpisodes, fine_tuned_joint, validate
+from adapters.meta_validation import (
+    ValidationEpisodes,
+    fine_tuned_joint,
+    loss_in_training,
+    validate,
+)
 from adapters.model_file import Architecture, TaskType, pack_artifact, unpack_artifact
 from adapters.modules import initialise
+from adapters.task_groups import TaskGroup
 from adapters.tasks import Batch, EpisodeSource, NWayTasks, TaskData, TaskSampler, TaskSet
 
-JobName: TypeAlias = Literal["maml", "reptile", "joint"]
+JobName: TypeAlias = Algorithm | Literal["rival"]
+"""An algorithm, or ``rival``: joint training by epochs, whose start is not asked for."""
 
-_COST: dict[JobName, int] = {"maml": 3, "reptile": 2, "joint": 1}
+_COST: dict[JobName, int] = {
+    **{"maml": 6, "meta-sgd": 3, "anil": 5, "fomaml": 4},
+    **{"reptile": 4, "joint": 3, "rival": 2},
+}
 _JOINT = JointSettings(batch=256, most_epochs=12, patience=3)
 _HELD_OUT = 0.1  # of the keys, for joint training's early stopping
+_CHECKPOINT_EVERY = 100  # meta-steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -46,6 +61,7 @@ class Share:
         train: Tasks (N-way: classes) to train on.
         validation: Tasks (N-way: classes) that train nothing.
         settings: Of the whole training.
+        checkpoints: Folder where each algorithm keeps its state and goes on from; None: nowhere.
     """
 
     jobs: tuple[JobName, ...]
@@ -54,11 +70,12 @@ class Share:
     train: tuple[ArrayTask, ...]
     validation: tuple[ArrayTask, ...]
     settings: MetaTrainSettings
+    checkpoints: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobResult:
-    """A start (``maml``, ``reptile``) or plain weights (``joint``) and what was measured."""
+    """A start, or plain weights (``rival``), and what was measured."""
 
     start: Start | None
     weights: dict[str, Tensor]
@@ -69,8 +86,8 @@ class JobResult:
 def shares_of(jobs: tuple[JobName, ...], processes: int) -> list[tuple[JobName, ...]]:
     """Return the jobs of each process: longest first, each to the least busy.
 
-    >>> shares_of(("maml", "reptile", "joint"), 2)
-    [('maml',), ('reptile', 'joint')]
+    >>> shares_of(("maml", "reptile", "rival"), 2)
+    [('maml',), ('reptile', 'rival')]
     """
     shares: list[list[JobName]] = [[] for _ in range(min(processes, len(jobs)))]
     for job in sorted(jobs, key=lambda name: -_COST[name]):
@@ -91,10 +108,17 @@ def episode_source(tasks: TaskSet, ways: int) -> EpisodeSource:
     return NWayTasks(tasks, ways) if ways else TaskSampler(tasks)
 
 
-def run_share(share: Share, clock: Clock, report: Report) -> dict[JobName, bytes]:
-    """Return each job's packed ``JobResult``; the same bytes in whatever process it runs."""
+def run_share(share: Share, clock: Clock, report: Report, group: TaskGroup) -> dict[JobName, bytes]:
+    """Return each job's packed ``JobResult``; the same bytes in whatever process it runs.
+
+    Args:
+        share: What to do.
+        clock: Monotonic seconds.
+        report: Told how far it is.
+        group: The processes that share each meta-step; the first of them trains the rival alone.
+    """
     settings = share.settings
-    train, validation = _tasks(share.train), _tasks(share.validation)
+    train_tasks, validation = _tasks(share.train), _tasks(share.validation)
     module = initialise(share.architecture, settings.seed)
     with one_thread():
         episodes = ValidationEpisodes.draw(
@@ -106,12 +130,13 @@ def run_share(share: Share, clock: Clock, report: Report) -> dict[JobName, bytes
         )
         results: dict[JobName, bytes] = {}
         for job in share.jobs:
-            if job == "joint":
+            if job != "rival":
+                around = Surroundings(clock, report, group)
+                results[job] = _start(job, module, share, train_tasks, episodes, around)
+            elif group.rank == 0:
                 began = clock()
-                results[job] = _joint(module, share, train, episodes)
+                results[job] = _joint(module, share, train_tasks, episodes)
                 report(Progress("joint", 1, 1, float("nan"), clock() - began))
-            else:
-                results[job] = _start(job, module, share, train, episodes, clock, report)
         return results
 
 
@@ -119,27 +144,50 @@ def _start(
     job: Algorithm,
     module: nn.Module,
     share: Share,
-    train: TaskSet,
+    tasks: TaskSet,
     episodes: ValidationEpisodes,
-    clock: Clock,
-    report: Report,
+    around: Surroundings,
 ) -> bytes:
-    settings = share.settings
-    loop = train_maml if job == "maml" else train_reptile
-    source = episode_source(train, settings.ways)
-    trained = loop(module, share.task_type, source, settings, clock=clock, report=report)
+    settings, learner = share.settings, learner_of(job, share.settings)
+    loss = TaskLoss.of(module, share.task_type)
+    trained = train(
+        learner,
+        module,
+        share.task_type,
+        episode_source(tasks, settings.ways),
+        plan_of(job, settings),
+        replace(
+            around,
+            validate=loss_in_training(loss, learner.inner_steps, episodes),
+            checkpoint=_checkpoint(job, share, tasks),
+        ),
+    )
     validated = validate(job, module, share.task_type, trained, episodes)
     table = {
         **validated.table,
         "meta_steps": trained.steps,
         "meta_steps_planned": trained.planned,
+        "meta_steps_skipped": trained.skipped,
+        "rolled_back": trained.rolled_back,
+        "stopped_early": trained.stopped_early,
     }
+    if job == "joint":
+        table |= fine_tuned_joint(module, share.task_type, trained.weights, episodes)
     start = validated.start
     tensors = {f"weights/{name}": value for name, value in start.weights.items()}
     tensors |= {f"step_sizes/{name}": value for name, value in start.step_sizes.items()}
     return pack_artifact(
         {"algorithm": job, "steps": start.steps, "loss": validated.loss, "table": table}, tensors
     )
+
+
+def _checkpoint(job: Algorithm, share: Share, tasks: TaskSet) -> Checkpoint | None:
+    if share.checkpoints is None:
+        return None
+    bits = replace(share.settings, processes=1, members=1, max_seconds=1.0, device="cpu")
+    described = repr((job, share.architecture, share.task_type, bits, tasks.digest()))
+    training = hashlib.sha256(described.encode()).hexdigest()
+    return Checkpoint(share.checkpoints / f"{job}.checkpoint", training, _CHECKPOINT_EVERY)
 
 
 def _joint(module: nn.Module, share: Share, train: TaskSet, episodes: ValidationEpisodes) -> bytes:
@@ -182,7 +230,7 @@ def unpack_result(packed: bytes) -> JobResult:
     return JobResult(start, weights, loss, table)
 
 
-def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)}
 
 

@@ -7,6 +7,10 @@ from typing import TypeAlias
 from adapters.examples import Examples
 from adapters.feature_schema import FeatureSchema
 from adapters.meta_init import ALGORITHMS, Algorithm
+from adapters.model_file import Architecture
+
+USUAL_ALGORITHMS: tuple[Algorithm, ...] = ("maml", "reptile")
+"""What is trained unless told otherwise."""
 
 
 class MetaTrainingError(Exception):
@@ -42,32 +46,47 @@ class MetaTrainSettings:
     """How to meta-train.
 
     Attributes:
-        algorithms: Which starts to train: ``maml``, ``reptile``.
+        algorithms: Which starts to train, out of ``adapters.meta_init.ALGORITHMS``.
         hidden: Hidden widths of the MLP.
+        architecture: A module of one's own instead of the MLP, ``(n, d) -> (n, C)``. ``inputs``
+            (d) and ``outputs`` (C) are filled in where its constructor takes them.
         support: Labels that a start shall adapt from; for N-way a multiple of ``ways``.
         query: Examples that judge an adapted start; for N-way a multiple of ``ways``.
         ways: Classes per episode for N-way K-shot; 0 takes the tasks column.
-        maml_steps: Meta-steps of MAML; its rate decays to 0 over them by a cosine.
-        maml_tasks: Tasks per meta-step of MAML.
-        maml_lr: Adam's step size for MAML's start and step sizes.
-        inner_steps: Inner steps of MAML.
-        step_size: Inner step size of Reptile, and where MAML's learned ones start.
-        learn_step_sizes: Let MAML learn one step size per parameter (Meta-SGD).
+        maml_steps: Meta-steps of MAML and of all others but Reptile; the rate decays to 0 over
+            them by a cosine.
+        maml_tasks: Tasks per meta-step, likewise.
+        maml_lr: Adam's step size for the start and for learned step sizes, likewise.
+        inner_steps: Inner steps of MAML, FOMAML and ANIL; Meta-SGD takes one.
+        step_size: Inner step size, or where learned ones start.
+        learn_step_sizes: Let MAML learn one step size per parameter, as Meta-SGD does.
         reptile_steps: Meta-steps of Reptile.
         reptile_tasks: Tasks per meta-step of Reptile.
         reptile_inner_steps: Inner steps of Reptile, each on ``support`` of 2 x ``support`` rows.
         reptile_pull: Fraction of the way that Reptile moves at first; decays to 0 linearly.
+        max_gradient_norm: Longer meta-gradients are shortened to this; one bad batch must not
+            throw the start away.
+        validate_every: Meta-steps between looks at the meta-validation episodes; the start that
+            did best there is the one that is kept. 0: look at the end only.
+        patience: With ``validate_every``: looks without a gain before training stops.
         max_seconds: Wall-clock budget of each algorithm. A machine too slow for the steps above
             takes fewer, with the decay fitted to them; then the result depends on its speed.
         validation_fraction: Share of the tasks that train nothing and choose steps, Reptile's
             step size and ``recommended``; at least one task (N-way: ``ways`` classes).
         validation_episodes: Episodes per support size in meta-validation.
         seed: Seed of everything drawn.
-        processes: Worker processes; 1 trains in the caller's.
+        processes: Algorithms that train side by side, in processes of their own; 1 trains one
+            after another.
+        members: Processes that share each meta-step of one algorithm (torch.distributed); a
+            divisor of both numbers of tasks. Worth it where a meta-step takes tens of
+            milliseconds.
+        device: Where meta-steps run, as torch names it: ``cpu``, ``cuda``. The same bits are
+            promised on a CPU only.
     """
 
-    algorithms: tuple[Algorithm, ...] = ALGORITHMS
+    algorithms: tuple[Algorithm, ...] = USUAL_ALGORITHMS
     hidden: tuple[int, ...] = (64, 64)
+    architecture: Architecture | None = None
     support: int = 20
     query: int = 40
     ways: int = 0
@@ -81,11 +100,16 @@ class MetaTrainSettings:
     reptile_tasks: int = 4
     reptile_inner_steps: int = 8
     reptile_pull: float = 0.5
+    max_gradient_norm: float = 10.0
+    validate_every: int = 0
+    patience: int = 5
     max_seconds: float = 50.0
     validation_fraction: float = 0.15
     validation_episodes: int = 48
     seed: int = 0
     processes: int = 2
+    members: int = 1
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         known = set(self.algorithms) <= set(ALGORITHMS)
@@ -96,7 +120,8 @@ class MetaTrainSettings:
         positive = (
             *("support", "query", "maml_steps", "maml_tasks", "maml_lr", "inner_steps"),
             *("step_size", "reptile_steps", "reptile_tasks", "reptile_inner_steps"),
-            *("max_seconds", "validation_episodes", "processes"),
+            *("max_seconds", "validation_episodes", "processes", "members"),
+            *("max_gradient_norm", "patience"),
         )
         for name in positive:
             if not getattr(self, name) > 0:
@@ -109,6 +134,18 @@ class MetaTrainSettings:
                 f"ways is {self.ways}; use 0, or >= 2 with support {self.support} and query"
                 f" {self.query} multiples of it"
             )
+        if self.ways and "joint" in self.algorithms:
+            raise ValueError(
+                "algorithms has joint with ways: classes without fixed outputs cannot be learned"
+                " jointly; leave one of them out"
+            )
+        if self.validate_every < 0:
+            raise ValueError(f"validate_every is {self.validate_every}; use a number >= 0")
+        for name in ("maml_tasks", "reptile_tasks"):
+            if getattr(self, name) % self.members:
+                raise ValueError(
+                    f"members is {self.members}; use a divisor of {name} ({getattr(self, name)})"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +153,7 @@ class Progress:
     """How far one job is.
 
     Attributes:
-        job: ``maml``, ``reptile`` or ``joint``.
+        job: The algorithm.
         step: Meta-steps done.
         steps: Meta-steps planned.
         loss: Mean training loss since the last report; NaN where the job has none.

@@ -1,7 +1,9 @@
 """Meta-training: from labelled rows of many tasks to a ``MetaInit``."""
 
+import inspect
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,6 +24,7 @@ from adapters.meta_settings import (
 from adapters.meta_workers import run_shares
 from adapters.model_file import Architecture, TaskType
 from adapters.recipes import MLP_PATH, target_scale
+from adapters.task_groups import Alone
 from adapters.tasks import TaskSet, tasks_from_column
 
 _SLACK_S = 120.0
@@ -29,7 +32,11 @@ _SLACK_S = 120.0
 
 
 def meta_train(
-    data: MetaTrainData, settings: MetaTrainSettings, progress: Report | None = None
+    data: MetaTrainData,
+    settings: MetaTrainSettings,
+    progress: Report | None = None,
+    *,
+    checkpoints: Path | None = None,
 ) -> MetaInit:
     """Return starts trained on the tasks of ``data``; the same seed gives the same bits.
 
@@ -41,9 +48,12 @@ def meta_train(
         data: Labelled rows and their tasks.
         settings: How to train.
         progress: Called in this process as training goes on.
+        checkpoints: Folder for the state of each algorithm. The same call with the same folder
+            goes on where a killed one was, to the same bits; another training is refused.
 
     Raises:
-        MetaTrainingError: Too few tasks of sufficient size, divergence, or a lost worker.
+        MetaTrainingError: Too few tasks of sufficient size, divergence, a lost worker, or a module
+            that does not fit the data.
     """
     report = progress or _nobody
     train_rows, validation_rows, left_out = _split(data, settings)
@@ -55,9 +65,7 @@ def meta_train(
     preprocessor = Preprocessor.fit(data.schema, examples.take(train_rows).rows)
     mean, std = target_scale(examples.values[train_rows] if len(examples.values) else np.empty(0))
     outputs = settings.ways or len(names) or 1
-    architecture = Architecture(
-        MLP_PATH, {"inputs": preprocessor.d, "hidden": list(settings.hidden), "outputs": outputs}
-    )
+    architecture = _architecture(settings, preprocessor.d, outputs)
 
     def encoded(rows: NDArray[np.intp]) -> TaskSet:
         chosen = examples.take(rows)
@@ -68,18 +76,28 @@ def meta_train(
 
     train, validation = encoded(train_rows), encoded(validation_rows)
     jobs: tuple[JobName, ...] = settings.algorithms
-    if not settings.ways:
-        jobs = (*jobs, "joint")
+    if not settings.ways and "joint" not in jobs:
+        jobs = (*jobs, "rival")
     shares = [
-        Share(share, architecture, task_type, as_arrays(train), as_arrays(validation), settings)
+        Share(
+            share,
+            architecture,
+            task_type,
+            as_arrays(train),
+            as_arrays(validation),
+            settings,
+            checkpoints,
+        )
         for share in shares_of(jobs, settings.processes)
     ]
-    if len(shares) == 1:
-        packed = run_share(shares[0], time.monotonic, report)
+    if len(shares) == settings.members == 1:
+        packed = run_share(shares[0], time.monotonic, report, Alone())
     else:
         most = max(len(share.jobs) for share in shares)
         packed = run_shares(shares, report, timeout_s=most * settings.max_seconds + _SLACK_S)
-    results = {job: unpack_result(raw) for job, raw in packed.items()}
+    results = {
+        "joint" if job == "rival" else job: unpack_result(raw) for job, raw in packed.items()
+    }
     starts: dict[str, Start] = {job: r.start for job, r in results.items() if r.start is not None}
     recommended = min(settings.algorithms, key=lambda name: (results[name].loss, name))
     return MetaInit(
@@ -105,9 +123,38 @@ def meta_train(
                 job
                 for job, result in results.items()
                 if result.table.get("meta_steps") != result.table.get("meta_steps_planned")
+                and not result.table.get("stopped_early")
             ],
         },
     )
+
+
+def _architecture(settings: MetaTrainSettings, inputs: int, outputs: int) -> Architecture:
+    """Return the MLP, or the settings' own module with its widths filled in and tried."""
+    if settings.architecture is None:
+        return Architecture(
+            MLP_PATH, {"inputs": inputs, "hidden": list(settings.hidden), "outputs": outputs}
+        )
+    path, kwargs = settings.architecture.path, dict(settings.architecture.kwargs)
+    takes = inspect.signature(settings.architecture.module_class().__init__).parameters
+    for name, width in (("inputs", inputs), ("outputs", outputs)):
+        if name in takes:
+            kwargs.setdefault(name, width)
+    architecture = Architecture(path, kwargs)
+    module = architecture.build().eval()
+    try:
+        with torch.no_grad():
+            shape = tuple(module(torch.zeros(2, inputs)).shape)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise MetaTrainingError(
+            f"{path} with {kwargs} fails on 2 rows of {inputs} encoded inputs ({error}); its"
+            " forward takes (n, d)"
+        ) from error
+    if shape != (2, outputs):
+        raise MetaTrainingError(
+            f"{path} with {kwargs} answers {shape} to 2 rows; it must answer {(2, outputs)}"
+        )
+    return architecture
 
 
 def _owners(data: MetaTrainData, settings: MetaTrainSettings) -> Sequence[str]:

@@ -6,17 +6,20 @@ its next report fails, which ends it, when its parent is gone.
 
 import multiprocessing
 import signal
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 
 import torch
 
 from adapters.meta_jobs import JobName, Share, run_share
 from adapters.meta_settings import MetaTrainingError, Progress, Report
+from adapters.task_groups import joined
 
 _KILL_WAIT_S = 10.0
 
@@ -34,10 +37,10 @@ class _Failed:
 def run_shares(
     shares: Sequence[Share], report: Report, *, timeout_s: float
 ) -> dict[JobName, bytes]:
-    """Run each share in a process of its own; return all their results.
+    """Run each share in a process of its own, or in ``members`` of them; return all results.
 
     Args:
-        shares: What to do; one process each.
+        shares: What to do.
         report: Called in this process with every progress value.
         timeout_s: Every worker still running then is killed.
 
@@ -48,14 +51,19 @@ def run_shares(
     workers: dict[Connection, SpawnProcess] = {}
     results: dict[JobName, bytes] = {}
     deadline = time.monotonic() + timeout_s
+    meetings = tempfile.TemporaryDirectory(prefix="metadrift-")
     try:
         for share in shares:
-            ours, theirs = context.Pipe(duplex=False)
             name = f"meta-train-{'-'.join(share.jobs)}"
-            process = context.Process(target=_work, args=(theirs, share), name=name, daemon=True)
-            workers[ours] = process
-            process.start()
-            theirs.close()
+            meeting = Path(meetings.name) / name
+            for rank in range(share.settings.members):
+                ours, theirs = context.Pipe(duplex=False)
+                member = name if share.settings.members == 1 else f"{name}-{rank}"
+                task = (theirs, share, meeting, rank)
+                process = context.Process(target=_work, args=task, name=member, daemon=True)
+                workers[ours] = process
+                process.start()
+                theirs.close()
         working = set(workers)
         while working:
             ready = wait(list(working), timeout=max(0.0, deadline - time.monotonic()))
@@ -80,6 +88,7 @@ def run_shares(
     finally:
         for connection, process in workers.items():
             _end(connection, process)
+        meetings.cleanup()
 
 
 def _received(connection: Connection, process: SpawnProcess) -> Progress | _Done | _Failed:
@@ -105,13 +114,20 @@ def _end(connection: Connection, process: SpawnProcess) -> None:
     connection.close()
 
 
-def _work(connection: Connection, share: Share) -> None:
-    """Run one share; the body of a worker process."""
+def _work(connection: Connection, share: Share, meeting: Path, rank: int) -> None:
+    """Run one share, or be the ``rank``-th of its members; the body of a worker process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # ^C goes to the parent, which ends this
     torch.set_num_threads(1)
+
+    def report(progress: Progress) -> None:
+        if rank == 0:
+            connection.send(progress)
+
     with suppress(BrokenPipeError):  # the parent is gone: nobody is left to tell
         try:
-            done: _Done | _Failed = _Done(run_share(share, time.monotonic, connection.send))
+            with joined(meeting, rank, share.settings.members) as group:
+                results = run_share(share, time.monotonic, report, group)
+            done: _Done | _Failed = _Done(results if rank == 0 else {})
         except BrokenPipeError:
             raise
         except Exception as error:  # noqa: BLE001 - it is reported to the parent, which raises it

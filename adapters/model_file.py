@@ -72,11 +72,11 @@ class Architecture:
     path: str
     kwargs: Mapping[str, object]
 
-    def build(self) -> nn.Module:
-        """Return a new module; the caller's random state is left as it was.
+    def module_class(self) -> type[nn.Module]:
+        """Return the class.
 
         Raises:
-            ModelFileError: The path is malformed, names no ``nn.Module``, or refuses the kwargs.
+            ModelFileError: The path is malformed, or names no ``nn.Module``.
         """
         if not _PATH.fullmatch(self.path):
             raise ModelFileError(
@@ -95,6 +95,15 @@ class Architecture:
                 f"architecture {self.path!r} is no class of torch.nn.Module",
                 "name a subclass of torch.nn.Module",
             )
+        return found
+
+    def build(self) -> nn.Module:
+        """Return a new module; the caller's random state is left as it was.
+
+        Raises:
+            ModelFileError: The path is malformed, names no ``nn.Module``, or refuses the kwargs.
+        """
+        found = self.module_class()
         try:
             with torch.random.fork_rng(devices=[]):
                 return found(**self.kwargs)

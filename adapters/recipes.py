@@ -5,7 +5,9 @@ recipe                  starts from                                            l
 ======================  =====================================================  ==================
 ``frozen``              the champion                                           nothing
 ``recalled:<version>``  an earlier champion                                    nothing
-``reptile``, ``maml``   the meta-init's start and preprocessor                 a few gradient steps
+``reptile``, ``maml``,  the meta-init's start and preprocessor                 a few gradient steps
+``fomaml``, ``anil``,
+``meta-sgd``, ``joint``
 ``fine_tune``           the champion                                           Adam
 ``scratch``             fresh weights, preprocessor fitted on the support      Adam
 ======================  =====================================================  ==================
@@ -20,7 +22,7 @@ from numpy.typing import NDArray
 
 from adapters.examples import Examples
 from adapters.feature_schema import FeatureSchema, Preprocessor
-from adapters.inner_loop import TaskLoss, Tensors, are_finite, trajectory, with_weights
+from adapters.inner_loop import Tensors, are_finite, trajectory, with_weights
 from adapters.joint import Descent, train_few
 from adapters.meta_init import Algorithm, MetaInit
 from adapters.model_file import Architecture, Model, TaskType
@@ -132,7 +134,8 @@ def few_step(target: Target, init: MetaInit, algorithm: Algorithm, support: Exam
     module = init.architecture.build()
     batch = encoded(target, support, init.preprocessor, init.target_mean, init.target_std)
     path = trajectory(
-        TaskLoss.of(module, init.task_type),
+        module,
+        init.task_type,
         start.weights,
         start.step_sizes,
         batch,

@@ -1,14 +1,18 @@
-"""Reptile: On First-Order Meta-Learning Algorithms (Nichol, Achiam & Schulman, 2018)."""
+"""Reptile: On First-Order Meta-Learning Algorithms (Nichol, Achiam & Schulman, 2018).
 
-import math
+One task per meta-step is the serial version, several are the batched one.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from adapters.inner_loop import TaskLoss, Tensors, are_finite, for_tasks, step
-from adapters.tasks import Batch
+from adapters.inner_loop import TaskLoss, Tensors, for_tasks, step
+from adapters.meta_init import Algorithm
+from adapters.meta_learner import MetaParameters, Outer, fixed_step, leaves_of, pooled
+from adapters.tasks import Batch, EpisodeBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,13 +22,28 @@ class Reptile:
     Attributes:
         inner_steps: SGD steps on each task, >= 1.
         step_size: SGD step size of the inner loop, > 0.
-        batch: Examples per inner step, drawn without replacement; all when the support is
-            smaller. Different minibatches are what Reptile learns from (section 5.1 there).
+        batch: Examples per inner step, drawn without replacement from support and query together;
+            all when there are fewer. Different minibatches are what Reptile learns from (section
+            5.1 there).
     """
 
     inner_steps: int = 8
     step_size: float = 0.1
     batch: int = 20
+
+    @property
+    def algorithm(self) -> Algorithm:
+        """Its name."""
+        return "reptile"
+
+    @property
+    def outer(self) -> Outer:
+        """How its gradient moves the start."""
+        return "pull"
+
+    def start(self, weights: Mapping[str, Tensor], generator: torch.Generator) -> MetaParameters:
+        """Return copies of ``weights`` as leaves, and the fixed step size; draws nothing."""
+        return MetaParameters(leaves_of(weights), fixed_step(weights, self.step_size))
 
     def adapted(
         self,
@@ -42,34 +61,27 @@ class Reptile:
             generator: Draws the minibatches: the same positions for every task of the step.
         """
         tasks, n = examples.targets.shape
-        fast = for_tasks(weights, tasks)
-        sizes = {name: torch.tensor(self.step_size, dtype=w.dtype) for name, w in weights.items()}
+        fast, sizes = for_tasks(weights, tasks), fixed_step(weights, self.step_size)
         for _ in range(self.inner_steps):
             chosen = examples
             if self.batch < n:
                 at = torch.randperm(n, generator=generator)[: self.batch]
+                at = at.to(examples.targets.device)
                 chosen = Batch(examples.inputs[:, at], examples.targets[:, at])
             fast = step(loss, fast, sizes, chosen)
         return fast
 
-    def meta_step(
+    def gradients(
         self,
         loss: TaskLoss,
-        weights: Mapping[str, Tensor],
-        examples: Batch,
+        parameters: MetaParameters,
+        batch: EpisodeBatch,
         generator: torch.Generator,
-        *,
-        pull: float,
-    ) -> tuple[Tensors, float]:
-        """Return (theta + pull * mean_i(theta_i - theta), mean loss of the theta_i).
-
-        Arguments as ``adapted``. Where the loss or a weight is not finite, the start comes back
-        unmoved, with the loss NaN.
-        """
-        fast = self.adapted(loss, weights, examples, generator)
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the mean loss of the adapted weights theta_i, and theta - mean_i(theta_i)."""
+        examples = pooled(batch)
+        fast = self.adapted(loss, parameters.weights, examples, generator)
         with torch.no_grad():
-            value = loss(fast, examples).mean().item()
-            moved = {name: w + pull * (fast[name].mean(0) - w) for name, w in weights.items()}
-        if math.isfinite(value) and are_finite(moved):
-            return moved, value
-        return dict(weights), math.nan
+            value = loss(fast, examples, examples.inputs).mean()
+            moves = [w - fast[name].mean(0) for name, w in parameters.weights.items()]
+        return value, moves

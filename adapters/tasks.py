@@ -134,6 +134,10 @@ class Batch:
     inputs: Tensor
     targets: Tensor
 
+    def of_tasks(self, tasks: slice, device: str) -> "Batch":
+        """Return these tasks' examples on ``device``."""
+        return Batch(self.inputs[tasks].to(device), self.targets[tasks].to(device))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EpisodeBatch:
@@ -143,6 +147,15 @@ class EpisodeBatch:
     query: Batch
     support_keys: Keys
     query_keys: Keys
+
+    def of_tasks(self, tasks: slice, device: str) -> "EpisodeBatch":
+        """Return these tasks' episodes on ``device``."""
+        return EpisodeBatch(
+            self.support.of_tasks(tasks, device),
+            self.query.of_tasks(tasks, device),
+            self.support_keys[tasks],
+            self.query_keys[tasks],
+        )
 
 
 class EpisodeSource(Protocol):

@@ -13,13 +13,12 @@ from detectors.error_monitor import ErrorMonitor
 from pipeline.core_state import Core
 from pipeline.records import ModelsFound
 from pipeline.rollouts import plan_of
-from pipeline.settings import DetectorSettings, Settings
+from pipeline.settings import META_RECIPES, DetectorSettings, Settings
 from pipeline.status import risk_status
 
 Level = Literal["ok", "note", "warning", "error"]
 
 PACKAGES = ("pipeline", "detectors", "adapters", "deploy")
-META_RECIPES = ("reptile", "maml")
 
 
 @dataclass(frozen=True, slots=True)

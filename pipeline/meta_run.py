@@ -73,6 +73,7 @@ def meta_run(
     class_names: tuple[str, ...],
     champion: bool,
     tell: Tell,
+    checkpoints: Path | None = None,
 ) -> MetaRunResult:
     """Train, store what came of it, and leave it for the daemon's next start.
 
@@ -83,6 +84,7 @@ def meta_run(
         class_names: Order of the outputs; empty means the sorted labels.
         champion: Whether to fit a first champion on all rows.
         tell: Told how far it is.
+        checkpoints: Folder where the training keeps its state, and goes on from; None: nowhere.
 
     Raises:
         DataFileError: A cell cannot be read.
@@ -96,7 +98,7 @@ def meta_run(
     names = (*names, *unnamed) if names else ()
     curves = _Curves(tell)
     data = MetaTrainData(file.schema, found.examples, found.tasks, names)
-    meta_init = meta_train(data, settings, curves.report)
+    meta_init = meta_train(data, settings, curves.report, checkpoints=checkpoints)
     shelf = shelf_of(state_dir)
     digest = shelf.put_meta_init(meta_init)
     model_digest, losses, loss = "", tuple[float, ...](), None

@@ -143,7 +143,9 @@ class TriggerSettings(Section):
     """Budget of episodes per engine day; unused ones are kept for one day."""
 
 
-RECIPES = ("frozen", "recalled", "reptile", "maml", "fine_tune", "scratch")
+USUAL_RECIPES = ("frozen", "recalled", "reptile", "maml", "fine_tune", "scratch")
+META_RECIPES = ("reptile", "maml", "fomaml", "anil", "meta-sgd", "joint")
+RECIPES = (*USUAL_RECIPES, *(name for name in META_RECIPES if name not in USUAL_RECIPES))
 
 
 class EpisodeSettings(Section):
@@ -165,7 +167,7 @@ class EpisodeSettings(Section):
     """Labels after the opening until the episode decides with what it has; null: off."""
     deadline_s: float | None = Field(7 * 86_400.0, gt=0)
     """Engine seconds after the opening until the episode decides with what it has; null: off."""
-    recipes: tuple[str, ...] = RECIPES
+    recipes: tuple[str, ...] = USUAL_RECIPES
     """The bake-off; `frozen` always takes part."""
     earlier_champions: int = Field(5, ge=0)
     """How many earlier champions take part at zero steps."""

@@ -1,7 +1,8 @@
 """``metadrift meta-train``: starts for few-step adaptation, and the first champion."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -29,10 +30,11 @@ from pipeline.commands.common import (
 
 if TYPE_CHECKING:
     from adapters.meta_settings import MetaTrainSettings
+    from adapters.model_file import Architecture
     from pipeline.meta_run import MetaRunResult
     from pipeline.settings import Settings
 
-HELP = """Train Reptile and MAML starts over tasks, and a first champion where there is none.
+HELP = """Train Reptile, MAML and other starts over tasks; a first champion where there is none.
 
 Tasks come from a column (--task) or are drawn as N-way K-shot episodes over the classes (--ways,
 --shots). The result waits in the state folder for the daemon's next start; MLflow gets a run and
@@ -41,6 +43,9 @@ the meta-init as a version of NAME-meta-init, alias meta-init.
 Example: metadrift meta-train history.csv --label churned --task region -c metadrift.yaml
 
 Example: metadrift meta-train glyphs.parquet --label glyph --ways 5 --shots 4
+
+Example: metadrift meta-train glyphs.parquet --label glyph --ways 5 --algorithms maml,anil
+--module adapters.networks:Conv4 --module-args '{"filters": 32}' --checkpoints training
 
 Exit codes: 0 done, 2 options or configuration, 3 data (too few tasks among it), 9 trained and kept
 here, but MLflow could not be told: run it again when it is back (same seed, same result).
@@ -78,6 +83,24 @@ def meta_train(
         float, typer.Option(min=1.0, help="Wall-clock budget of each algorithm.")
     ] = 60.0,
     processes: Annotated[int, typer.Option(min=1, help="Algorithms side by side.")] = 2,
+    algorithms: Annotated[
+        str, typer.Option(help="Out of maml, reptile, fomaml, anil, meta-sgd, joint; by commas.")
+    ] = "maml,reptile",
+    module: Annotated[
+        str | None,
+        typer.Option(help="A torch module of your own instead of the MLP: package.module:Class."),
+    ] = None,
+    module_args: Annotated[
+        str, typer.Option(help="Its constructor's arguments, as a JSON object.")
+    ] = "{}",
+    validate_every: Annotated[
+        int, typer.Option(min=0, help="Meta-steps between looks for early stopping; 0: never.")
+    ] = 0,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the training's state: the same command goes on from it."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where meta-steps run: cpu, cuda.")] = "cpu",
     config: CONFIG = DEFAULT_CONFIG,
     as_json: JSON = False,
 ) -> None:
@@ -89,13 +112,19 @@ def meta_train(
         fail("--label: missing; name the column of the truth", EXIT_CONFIG)
     if ways is None and columns.task is None:
         fail("give --task COLUMN, or --ways N --shots K over the classes", EXIT_CONFIG)
+    from adapters.meta_init import Algorithm
     from adapters.meta_settings import MetaTrainingError, MetaTrainSettings
+    from adapters.model_file import ModelFileError
     from pipeline.commands.progress import Bars
     from pipeline.data_file import DataFileError
     from pipeline.meta_run import MetaRunError, meta_run
 
     try:
         plan = MetaTrainSettings(
+            algorithms=cast("tuple[Algorithm, ...]", tuple(algorithms.replace(" ", "").split(","))),
+            architecture=_architecture(module, module_args),
+            validate_every=validate_every,
+            device=device,
             support=ways * shots if ways else support or max(1, settings.episode.support // 2),
             query=ways * max(1, query // ways) if ways else query,
             ways=ways or 0,
@@ -116,8 +145,9 @@ def meta_train(
                 class_names=known.class_names if known else (),
                 champion=wanted,
                 tell=bars.tell,
+                checkpoints=checkpoints,
             )
-    except (DataFileError, MetaRunError, MetaTrainingError, ValueError) as error:
+    except (DataFileError, MetaRunError, MetaTrainingError, ModelFileError, ValueError) as error:
         fail(str(error), EXIT_DATA)
     if not as_json:
         _tell(result)
@@ -135,6 +165,28 @@ def meta_train(
             "again with the same seed",
             EXIT_REGISTRY,
         )
+
+
+def _architecture(module: str | None, arguments: str) -> "Architecture | None":
+    """Return the module that was asked for; ValueError names the option that is wrong."""
+    from adapters.model_file import Architecture, ModelFileError
+
+    try:
+        kwargs = json.loads(arguments)
+    except ValueError as error:
+        raise ValueError(f"--module-args: {arguments!r} is not JSON ({error})") from error
+    if not isinstance(kwargs, dict):
+        raise ValueError(f"--module-args: {arguments!r} is no JSON object, such as '{{}}'")
+    if module is None:
+        if kwargs:
+            raise ValueError("--module-args without --module; name the class")
+        return None
+    found = Architecture(module, kwargs)
+    try:
+        found.module_class()
+    except ModelFileError as error:
+        raise ValueError(f"--module: {error}") from error
+    return found
 
 
 def _has_champion(settings: "Settings") -> bool:

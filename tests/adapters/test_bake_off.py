@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from adapters.bake_off import RECIPES, BakeOff, RecipeResult, choose, run_bake_off
+from adapters.bake_off import BakeOff, RecipeResult, choose, run_bake_off
 from adapters.bake_off_codec import (
     BakeOffCodecError,
     decode_request,
@@ -32,6 +32,7 @@ from tests.adapters.lanes import (
 )
 
 NEW = plans()[31]
+USUAL = ("frozen", "recalled", "reptile", "maml", "fine_tune", "scratch")
 SUPPORT = parcels(NEW, 12, 1, 10_000)
 QUERY = parcels(NEW, 60, 2, 20_000)
 HOLDOUT = parcels(NEW, 100, 3, 30_000)
@@ -75,7 +76,7 @@ def users(kind: type[Normed]) -> Model:
 
 def request(**changes: object) -> BakeOff:
     whole = BakeOff(
-        RECIPES,
+        USUAL,
         SUPPORT,
         QUERY,
         HOLDOUT,

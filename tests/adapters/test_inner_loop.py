@@ -87,7 +87,8 @@ def test_adapting_leaves_weights_and_buffers_untouched() -> None:
     support = Batch(batch.inputs[0], batch.targets[0])
     start = weights_of(module)
     path = trajectory(
-        TaskLoss.of(module, "classification"),
+        module,
+        "classification",
         start,
         same_step(start, 0.1),
         support,

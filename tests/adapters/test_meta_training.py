@@ -1,6 +1,7 @@
 import multiprocessing
 from dataclasses import replace
 from itertools import count
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from adapters.bake_off import BakeOff, run_bake_off
 from adapters.examples import Examples
 from adapters.feature_schema import Feature, FeatureSchema, Rows
-from adapters.meta_init import pack_meta_init
+from adapters.meta_init import ALGORITHMS, pack_meta_init, unpack_meta_init
 from adapters.meta_jobs import Share, as_arrays
-from adapters.meta_loops import train_maml, train_reptile
+from adapters.meta_loops import Surroundings, train
+from adapters.meta_plan import learner_of, plan_of
 from adapters.meta_settings import MetaTrainData, MetaTrainingError, MetaTrainSettings, Progress
 from adapters.meta_training import meta_train
 from adapters.meta_workers import run_shares
@@ -167,43 +169,81 @@ def sampler(value: float = 0.0) -> TaskSampler:
 def test_a_slow_machine_takes_fewer_steps_and_says_so() -> None:
     seen: list[Progress] = []
     settings = replace(QUICK, reptile_steps=1000, max_seconds=20)
-    slow = train_reptile(
-        MLP(2, [3], 2),
-        "classification",
-        sampler(),
-        settings,
-        clock=ManualClock(1.0),
-        report=seen.append,
-    )
-    assert slow.planned == 1000
-    assert slow.steps == 19
+
+    def steps_of(settings: MetaTrainSettings, tick_s: float) -> tuple[int, int]:
+        around = Surroundings(ManualClock(tick_s), seen.append)
+        learner, plan = learner_of("reptile", settings), plan_of("reptile", settings)
+        found = train(learner, MLP(2, [3], 2), "classification", sampler(), plan, around)
+        return found.steps, found.planned
+
+    assert steps_of(settings, 1.0) == (19, 1000)
     assert seen[-1].step == seen[-1].steps == 19
-    quick = train_reptile(
-        MLP(2, [3], 2),
-        "classification",
-        sampler(),
-        replace(settings, reptile_steps=30),
-        clock=ManualClock(0.001),
-        report=seen.append,
+    assert steps_of(replace(settings, reptile_steps=30), 0.001) == (30, 30)
+
+
+def test_every_algorithm_makes_a_start_that_adapts() -> None:
+    settings = replace(QUICK, algorithms=ALGORITHMS, maml_steps=60, reptile_steps=60)
+    init = meta_train(plan_data(), settings)
+    assert set(init.starts) == set(ALGORITHMS)
+    for name in ALGORITHMS:
+        loss = table(init.validation[name])["loss"]
+        assert isinstance(loss, float)
+        assert loss < 0.45  # chance is .5
+    joint = table(init.validation["joint"])
+    assert "fine_tuned_loss_by_support" in joint
+    assert "step_size_factor" in joint
+    assert unpack_meta_init(pack_meta_init(init)).starts.keys() == init.starts.keys()
+    support, holdout = parcels(plans()[25], 12, 70, 10_000), parcels(plans()[25], 60, 71, 20_000)
+    results = run_bake_off(BakeOff(ALGORITHMS, support, support.take([]), holdout, meta_init=init))
+    assert [result.outcome for result in results] == ["ok"] * len(ALGORITHMS)
+
+
+def test_ones_own_module_with_batch_norm_trains_and_adapts() -> None:
+    path = "adapters.networks:NormalisedMLP"
+    settings = replace(
+        QUICK,
+        architecture=Architecture(path, {"hidden": [16], "norm": "batch"}),
+        validate_every=20,
     )
-    assert quick.steps == 30
+    init = meta_train(plan_data(), settings)
+    assert init.architecture.kwargs == {"hidden": [16], "norm": "batch", "inputs": 6, "outputs": 2}
+    support, holdout = parcels(plans()[25], 12, 70, 10_000), parcels(plans()[25], 60, 71, 20_000)
+    results = run_bake_off(
+        BakeOff(("maml", "reptile"), support, support.take([]), holdout, meta_init=init)
+    )
+    for result in results:
+        assert result.outcome == "ok"
+        assert result.holdout_losses.mean() < 0.25
+    assert any(name.endswith("running_var") for name in init.joint)
 
 
-@pytest.mark.parametrize("train", [train_maml, train_reptile])
-def test_divergence_is_an_error_that_says_what_to_lower(train: object) -> None:
-    assert train in (train_maml, train_reptile)
-    loop = train_maml if train is train_maml else train_reptile
-    with pytest.raises(
-        MetaTrainingError, match="no finite loss for 20 meta-steps; lower step_size"
-    ):
-        loop(
-            MLP(2, [3], 2),
-            "classification",
-            sampler(float("nan")),
-            QUICK,
-            clock=ManualClock(0.001),
-            report=lambda _: None,
-        )
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [({"inputs": 7}, "fails on 2 rows of 6 encoded inputs"), ({"outputs": 3}, r"answers \(2, 3\)")],
+)
+def test_a_module_that_does_not_fit_is_refused(kwargs: dict[str, object], message: str) -> None:
+    architecture = Architecture(MLP_PATH, {"hidden": [4], **kwargs})
+    with pytest.raises(MetaTrainingError, match=message):
+        meta_train(plan_data(), replace(BRIEF, architecture=architecture))
+
+
+def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path) -> None:
+    once = meta_train(plan_data(), BRIEF, checkpoints=tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["maml.checkpoint", "reptile.checkpoint"]
+    again = meta_train(plan_data(), BRIEF, checkpoints=tmp_path)
+    assert pack_meta_init(once) == pack_meta_init(again)
+    with pytest.raises(MetaTrainingError, match="with other data, settings"):
+        meta_train(plan_data(), replace(BRIEF, seed=5), checkpoints=tmp_path)
+
+
+def test_two_members_that_share_each_step_come_to_the_same_start() -> None:
+    one = meta_train(plan_data(), BRIEF)
+    two = meta_train(plan_data(), replace(BRIEF, members=2))
+    for name, start in one.starts.items():
+        other = two.starts[name]
+        for weight, value in start.weights.items():
+            torch.testing.assert_close(other.weights[weight], value, rtol=1e-3, atol=1e-4)
+    assert multiprocessing.active_children() == []
 
 
 def a_share(settings: MetaTrainSettings, rows: int = 60) -> Share:
@@ -247,6 +287,9 @@ def test_a_failing_progress_callback_ends_the_workers() -> None:
         ({"max_seconds": float("nan")}, "max_seconds is nan"),
         ({"validation_fraction": 1.5}, "validation_fraction is 1.5"),
         ({"ways": 5}, "multiples of it"),
+        ({"ways": 3, "algorithms": ("joint",)}, "joint with ways"),
+        ({"members": 3}, "members is 3; use a divisor of maml_tasks"),
+        ({"validate_every": -1}, "validate_every is -1"),
     ],
 )
 def test_wrong_settings_name_key_value_and_fix(change: dict[str, object], message: str) -> None:
