@@ -83,7 +83,7 @@ def test_a_missing_topic_and_a_missing_broker_are_named(broker: KafkaBroker) -> 
     start = time.monotonic()
     with pytest.raises(ProduceError, match=r"kafka\.bootstrap_servers: no broker answers"):
         KafkaOutlet(nobody)
-    assert time.monotonic() - start < 15
+    assert time.monotonic() - start < 60
 
 
 def test_a_broker_that_dies_is_an_error_within_the_timeout(tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_broker_that_dies_is_an_error_within_the_timeout(tmp_path: Path) -> No
         outlet.send("events", b"b", b"{}")
         with pytest.raises(ProduceError, match="the broker did not take a message"):
             outlet.flush()
-        assert time.monotonic() - start < 20
+        assert time.monotonic() - start < 60
         outlet.close()
     finally:
         own.stop()
