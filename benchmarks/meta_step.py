@@ -3,10 +3,9 @@
 The rivals are written the way the libraries do it: learn2learn clones the module, takes
 ``autograd.grad`` on its parameters and assigns the new ones, one task after another; Reptile there
 is a deep copy and an SGD optimiser per task. TorchOpt's differentiable ``MetaSGD`` (plain SGD
-there) with ``extract_state_dict`` and ``recover_state_dict`` is measured itself where it is
-installed (``pip install torchopt``; no dependency of ours). All take the same batch and end with one outer step, all
-contestants take turns in the same process, and the MLPs' meta-gradients are compared with the
-loop's before anything is timed.
+there) is measured itself where it is installed (``pip install torchopt``; no dependency of ours).
+All take the same batch and end with one outer step, all contestants take turns in the same process,
+and the MLPs' meta-gradients are compared with the loop's before anything is timed.
 
 Writes docs/results/meta_step.md and meta_step.json.
 """
