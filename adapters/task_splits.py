@@ -96,6 +96,11 @@ class TaskSplit:
         """Return the rows of a task, rising."""
         return self._rows((task,))
 
+    @property
+    def train_rows(self) -> Positions:
+        """Rows of the meta-train tasks, rising."""
+        return self._rows(self.train)
+
     def refuse_trained(self, trained_on: Keys, what: str) -> None:
         """Check that ``what`` has seen no meta-test row.
 
