@@ -22,6 +22,7 @@ VERBS = (
     "init",
     "check",
     "meta_train",
+    "meta_evaluate",
     "model",
     "run",
     "produce",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from adapters.examples import Examples
 from adapters.feature_schema import FeatureSchema
@@ -18,12 +19,14 @@ class FileExamples:
     Attributes:
         examples: The usable rows.
         tasks: Task name per row; empty when the file has no task column.
+        times_ms: ``(n,)`` epoch milliseconds per row.
         refused: Rows left out because a feature did not fit, by reason.
         unlabelled: Rows left out because they have no label.
     """
 
     examples: Examples
     tasks: tuple[str, ...]
+    times_ms: NDArray[np.int64]
     refused: dict[str, int]
     unlabelled: int
 
@@ -48,4 +51,6 @@ def examples_of_rows(rows: Iterable[FileRow], schema: FeatureSchema) -> FileExam
         examples = Examples(parsed.rows, values=np.array(numeric), keys=keys)
     else:
         examples = Examples(parsed.rows, tuple(str(r.label) for r in kept), keys=keys)
-    return FileExamples(examples, tasks if len(tasks) == len(kept) else (), refused, unlabelled)
+    owners = tasks if len(tasks) == len(kept) else ()
+    times_ms = np.array([r.ts_ms for r in kept], np.int64)
+    return FileExamples(examples, owners, times_ms, refused, unlabelled)

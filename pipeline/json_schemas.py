@@ -3,6 +3,7 @@
 import msgspec
 
 from pipeline.messages import MESSAGES, any_json, json_schema
+from pipeline.report.evaluation_document import evaluation_json_schema
 from pipeline.report.report_schema import report_json_schema
 from pipeline.status_document import Status
 
@@ -12,7 +13,7 @@ STATUS_FORMAT = "metadrift-status/1"
 
 
 def json_schemas() -> dict[str, dict[str, object]]:
-    """Return name -> JSON Schema (2020-12): the topics, ``report`` and ``status``."""
+    """Return name -> JSON Schema (2020-12): the topics, the two reports, ``status``."""
     topics = {
         name: {"$schema": _DIALECT, "$id": f"{FORMAT}/{name}", **json_schema(name)}
         for name in MESSAGES
@@ -21,5 +22,6 @@ def json_schemas() -> dict[str, dict[str, object]]:
     return {
         **topics,
         "report": report_json_schema(),
+        "meta-evaluation": evaluation_json_schema(),
         "status": {"$schema": _DIALECT, "$id": STATUS_FORMAT, **status},
     }

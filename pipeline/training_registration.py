@@ -1,4 +1,4 @@
-"""Tells MLflow about a meta-training from a process with a deadline.
+"""Tells MLflow about a meta-training or meta-evaluation from a process with a deadline.
 
 Importing MLflow takes seconds, a new SQLite store some more, and a server may hang; none of that
 may hold up the command whose result is already on the shelf.
@@ -26,7 +26,7 @@ class _Job(msgspec.Struct):
     artifacts: str
     model: str
     training: TrainingRecord
-    version: ModelVersionRecord
+    version: ModelVersionRecord | None
     folder: str
 
 
@@ -60,7 +60,17 @@ def register_training(
     Raises:
         NotRegisteredError: MLflow is away, refuses, or took longer. Telling it again is harmless.
     """
-    job = _Job(uri, str(artifacts), model, training, version, str(folder))
+    return _told(_Job(uri, str(artifacts), model, training, version, str(folder)), timeout_s)
+
+
+def record_run(
+    *, uri: str, artifacts: Path, model: str, run: TrainingRecord, timeout_s: float
+) -> str:
+    """Record a run that registers nothing; return its id. Arguments and errors as above."""
+    return _told(_Job(uri, str(artifacts), model, run, None, ""), timeout_s)[0]
+
+
+def _told(job: _Job, timeout_s: float) -> tuple[str, str]:
     ours, theirs = _SPAWN.Pipe()
     process = _SPAWN.Process(
         target=serve,
@@ -97,8 +107,9 @@ def serve(pipe: Connection, packed: bytes) -> None:
         artifacts = Path(job.artifacts) if job.uri.startswith("sqlite:") else None
         registry = MlflowRegistry(job.uri, model=job.model, artifacts=artifacts)
         run = registry.record_training(job.training)
-        version = registry.register_meta_init(Path(job.folder), job.version)
-        reply = _Reply(run, version)
+        reply = _Reply(run)
+        if job.version is not None:
+            reply.version = registry.register_meta_init(Path(job.folder), job.version)
     except (RegistryError, ValueError, OSError) as error:
         reply = _Reply(error=f"{type(error).__name__}: {error}")
     pipe.send_bytes(msgspec.msgpack.encode(reply))

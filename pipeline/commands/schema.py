@@ -8,10 +8,11 @@ import typer
 
 from pipeline.commands.common import EXIT_CONFIG, JSON, fail, print_json
 
-HELP = """Print the JSON Schema of a topic's messages (or `report`, `status`), or write them all.
+HELP = """Print the JSON Schema of a topic's messages (or `report`, ...), or write them all.
 
 Names: events, labels, control, predictions, decisions; report (report.json of replay and
-summary.json of the demo); status (`metadrift status --json`). Dead letters are the original bytes.
+summary.json of the demo); meta-evaluation (meta-evaluation.json of meta-evaluate); status
+(`metadrift status --json`). Dead letters are the original bytes.
 
 Example: metadrift schema events
 

@@ -1,0 +1,169 @@
+"""What meta-learning must beat: the ordinary ways to use a few labels, on the same episodes.
+
+===============================  ==================================================================
+baseline                         what it does with the support
+===============================  ==================================================================
+``joint_frozen``                 nothing: one model trained on all meta-train tasks at once
+``joint_fine_tuned``             Adam from that model; step size and steps by meta-validation
+``scratch``                      an MLP from fresh weights, Adam
+``logistic_regression``          L2-regularised, on encoded inputs (regression: ridge)
+``random_forest``                100 trees, on encoded inputs
+``prototypes``                   nearest class mean in the joint model's last hidden layer,
+                                 or among the inputs where it has none
+                                 (Snell, Swersky & Zemel, NeurIPS 2017); classification only
+===============================  ==================================================================
+
+Encoded inputs are those of the meta-init's preprocessor, fitted on the meta-train tasks: a
+baseline gets the pooled scaling too.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.ensemble import (  # type: ignore[import-untyped]
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]
+
+from adapters.examples import Examples
+from adapters.feature_schema import Rows
+from adapters.joint import SCRATCH, Descent, JointSettings
+from adapters.meta_init import MetaInit
+from adapters.model_file import Model
+from adapters.recipes import Adapted, RecipeError, Target, fine_tuned, hidden_of, scratch
+from adapters.training import FitSettings, fit_joint
+
+Errors: TypeAlias = NDArray[np.float64]
+"""``(n,)``: 0 or 1 for classification, absolute error in target units for regression."""
+Answers: TypeAlias = "Sequence[str] | NDArray[np.float64]"
+Predictor: TypeAlias = Callable[[Rows], Answers]
+
+BASELINES = (
+    "joint_frozen",
+    "joint_fine_tuned",
+    "scratch",
+    "logistic_regression",
+    "random_forest",
+    "prototypes",
+)
+_LEAST_STEPS = 2_000
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rivals:
+    """The baselines of one meta-init.
+
+    Attributes:
+        init: Gives preprocessor and classes.
+        target: What every candidate looks like.
+        joint: The model trained on all meta-train tasks at once.
+        hidden: Widths of the scratch MLP.
+        seed: Of fresh weights and trees.
+    """
+
+    init: MetaInit
+    target: Target
+    joint: Model
+    hidden: tuple[int, ...]
+    seed: int = 0
+
+    @staticmethod
+    def of(init: MetaInit, train: Examples, seed: int) -> "Rivals":
+        """Return the rivals of a meta-init.
+
+        Args:
+            init: Gives classes, preprocessor and the widths of the networks.
+            train: Rows of the meta-train tasks, which the joint model is trained on: for at least
+                2,000 steps unless it stops getting better on held-out rows, however few they are.
+            seed: Of fresh weights, batches and trees.
+
+        Raises:
+            RecipeError: The meta-init is for N-way episodes, so nothing can be learned jointly.
+        """
+        if init.slots:
+            raise RecipeError("the meta-init is for N-way episodes; meta-train over a task column")
+        usual = JointSettings()
+        epochs = max(usual.most_epochs, -(-_LEAST_STEPS * usual.batch // len(train)))
+        training = replace(usual, most_epochs=epochs, patience=max(usual.patience, epochs // 8))
+        hidden = hidden_of(init)
+        joint = fit_joint(
+            init.schema,
+            train,
+            class_names=init.class_names,
+            settings=FitSettings(hidden, training=training),
+            seed=seed,
+        )
+        target = Target(init.schema, init.task_type, init.class_names, 1.0)
+        return Rivals(init, target, joint, hidden, seed)
+
+    def fine_tuned(self, support: Examples, descent: Descent) -> Adapted:
+        """Return the joint model after Adam on the support."""
+        return fine_tuned(self.target, self.joint, support, replace(descent, seed=self.seed))
+
+    def scratch(self, support: Examples) -> Adapted:
+        """Return a fresh MLP trained on the support alone."""
+        return scratch(self.target, support, self.hidden, replace(SCRATCH, seed=self.seed))
+
+    def predictor(self, name: str, support: Examples) -> Predictor:
+        """Return the fitted predictor of a baseline that is no network of ours.
+
+        Raises:
+            RecipeError: There is no such baseline here.
+        """
+        match name:
+            case "logistic_regression" | "random_forest":
+                return self._fitted(support, trees=name == "random_forest")
+            case "prototypes":
+                return self._prototypes(support)
+            case _:
+                raise RecipeError(
+                    f"{name!r} is none of logistic_regression, random_forest and prototypes"
+                )
+
+    def _fitted(self, support: Examples, *, trees: bool) -> Predictor:
+        encode = self.init.preprocessor.encode
+        inputs = encode(support.rows)
+        if self.target.task_type == "regression":
+            model = RandomForestRegressor(100, random_state=self.seed) if trees else Ridge()
+            model.fit(inputs, support.values)
+            return lambda rows: np.asarray(model.predict(encode(rows)), np.float64)
+        if len(set(support.labels)) < 2:
+            only = support.labels[0]
+            return lambda rows: [only] * len(rows)
+        if trees:
+            model = RandomForestClassifier(100, random_state=self.seed)
+        else:
+            model = LogisticRegression(max_iter=1000)
+        model.fit(inputs, np.array(support.labels))
+        return lambda rows: [str(label) for label in model.predict(encode(rows))]
+
+    def _prototypes(self, support: Examples) -> Predictor:
+        if self.target.task_type == "regression":
+            raise RecipeError("prototypes need classes; leave them out for regression")
+        names = sorted(set(support.labels))
+        here, labels = self.joint.predict(support.rows).embedding, np.array(support.labels)
+        means = np.stack([here[labels == name].mean(axis=0) for name in names])
+
+        def predict(rows: Rows) -> list[str]:
+            there = self.joint.predict(rows).embedding
+            far = np.square(there[:, None] - means).sum(axis=2)
+            return [names[i] for i in far.argmin(axis=1).tolist()]
+
+        return predict
+
+
+def answers_of(model: Model, rows: Rows) -> Answers:
+    """Return a model's classes, or its values for regression."""
+    said = model.predict(rows)
+    return said.values if model.task_type == "regression" else said.labels
+
+
+def errors_of(answers: Answers, query: Examples) -> Errors:
+    """Return each row's error."""
+    if isinstance(answers, np.ndarray):
+        return np.abs(answers - query.values)
+    return np.array([a != b for a, b in zip(answers, query.labels, strict=True)], np.float64)

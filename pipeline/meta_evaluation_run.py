@@ -1,0 +1,234 @@
+"""From a file of labelled tasks to the answer whether meta-learning is worth it there.
+
+Test tasks are put aside before anything is trained; the folder work of ``metadrift
+meta-evaluate``. It prints nothing and calls no server.
+"""
+
+import hashlib
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import numpy as np
+
+from adapters.evaluation_results import MetaEvaluation
+from adapters.meta_evaluation import EvaluationSettings, meta_evaluate
+from adapters.meta_settings import MetaTrainData, MetaTrainSettings, Progress
+from adapters.meta_training import meta_train
+from adapters.task_splits import TaskSplit, draw_test_tasks
+from deploy.registry_records import Scalar, TrainingRecord
+from pipeline.data_file import DataFile, DataFileError, FileRow
+from pipeline.file_examples import FileExamples, examples_of_rows
+from pipeline.report.evaluation_document import (
+    DataRead,
+    EvaluationDocument,
+    MetaTrained,
+    ToldMLflow,
+)
+
+Tell = Callable[[str, int, int], None]
+"""What is being done, how much of it is done, out of how much."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationPlan:
+    """How to train and judge.
+
+    Attributes:
+        evaluation: How to judge.
+        training: How to train; support and query are fitted to shots and task sizes.
+        test_tasks: Tasks that judge; empty: draw ``test_fraction`` of them.
+        test_fraction: Share of the tasks, in (0, 1).
+    """
+
+    evaluation: EvaluationSettings
+    training: MetaTrainSettings
+    test_tasks: tuple[str, ...] = ()
+    test_fraction: float = 0.3
+
+
+def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> EvaluationDocument:
+    """Train on all tasks but the test tasks, judge on those.
+
+    Args:
+        file: Labelled rows with a task column.
+        plan: How.
+        tell: Told how far it is.
+
+    Raises:
+        DataFileError: A cell, a column or a named test task cannot be used.
+        MetaTrainingError: Too few tasks are left to train on.
+        LeakError: Test tasks share rows or groups with the others.
+        ValueError: No test task has enough rows.
+    """
+    began_s = time.monotonic()
+    found, left_out = _read(file)
+    names = tuple(sorted(set(found.examples.labels)))
+    data = MetaTrainData(file.schema, found.examples, found.tasks, names)
+    test = plan.test_tasks or draw_test_tasks(found.tasks, plan.test_fraction, plan.training.seed)
+    _require_tasks(file, test, found.tasks)
+    TaskSplit.with_test(data, test, ())  # a leak is refused before anything is trained
+    train_s = time.monotonic()
+    training = fitted(plan.training, data, test, plan.evaluation.shots)
+    kept = [i for i, name in enumerate(found.tasks) if name not in set(test)]
+    known = MetaTrainData(
+        file.schema, found.examples.take(kept), tuple(found.tasks[i] for i in kept), names
+    )
+
+    def report(progress: Progress) -> None:
+        tell(f"meta-training {progress.job}", progress.step, progress.steps)
+
+    init = meta_train(known, training, report)
+    trained_s = time.monotonic() - train_s
+    used = {part: _tasks_of(init.info[part]) for part in ("train", "validation")}
+    split = TaskSplit(data, tuple(used["train"]), tuple(used["validation"]), test)
+    evaluation = meta_evaluate(split, init, plan.evaluation, times=found.times_ms, tell=tell)
+    return EvaluationDocument(
+        data=DataRead(
+            file=file.path.name,
+            label=file.columns.label or "",
+            task=file.columns.task or "",
+            time=file.columns.time,
+            rows=len(found.examples),
+            left_out=left_out,
+        ),
+        training=MetaTrained(
+            algorithms=[str(name) for name in init.starts],
+            train_tasks=used["train"],
+            validation_tasks=used["validation"],
+            left_out=[str(name) for name in cast("list[str]", init.info["left_out"])],
+            support=training.support,
+            query=training.query,
+            seconds=round(trained_s, 3),
+            cut_short=[
+                str(job) for job in cast("list[str]", init.info["cut_short"]) if job in init.starts
+            ],
+        ),
+        order=plan.evaluation.order,
+        query=plan.evaluation.query,
+        evaluation=evaluation,
+        seconds=round(time.monotonic() - began_s, 3),
+        mlflow=ToldMLflow(),
+    )
+
+
+def fitted(
+    training: MetaTrainSettings, data: MetaTrainData, test: tuple[str, ...], shots: tuple[int, ...]
+) -> MetaTrainSettings:
+    """Return the settings with support and query that suit the shots and the training tasks.
+
+    Support: labels in all at the geometric middle of the shots, times the classes that a task has
+    in the middle, at most half of a small task. Query: up to 40 of the other rows of a small task.
+    A small task is one that nine in ten tasks are not smaller than.
+    """
+    classes: dict[str, set[str]] = {}
+    rows = Counter(name for name in data.tasks if name not in set(test))
+    for name, label in zip(data.tasks, data.examples.labels, strict=bool(data.examples.labels)):
+        if name in rows:
+            classes.setdefault(name, set()).add(label)
+    per = int(np.median([len(found) for found in classes.values()])) if classes else 1
+    small = int(np.quantile(list(rows.values()), 0.1, method="lower")) if rows else 2
+    middle = max(1, round(float(np.exp(np.mean(np.log(shots))))))
+    support = max(1, min(middle * per, small // 2))
+    return replace(training, support=support, query=max(1, min(40, small - support)))
+
+
+def evaluation_record(model: str, document: EvaluationDocument, at_ms: int) -> TrainingRecord:
+    """Return the run that MLflow is told of."""
+    found = document.evaluation
+    params: dict[str, Scalar] = {
+        "data": document.data.file,
+        "label": document.data.label,
+        "task": document.data.task,
+        "order": document.order,
+        "shots": ",".join(str(verdict.shots) for verdict in found.verdicts),
+        "episodes": found.scores[0].episodes,
+        "test_tasks": len(found.test_tasks),
+        "train_tasks": len(document.training.train_tasks),
+        "algorithms": ",".join(document.training.algorithms),
+        "recipe": found.recipe,
+        "metric": found.metric,
+        "verdict": found.verdict,
+        "seed": found.seed,
+        **{f"digest.{part}": digest for part, digest in found.digests.items()},
+    }
+    metrics = {"seconds": document.seconds}
+    curves = {}
+    for score in found.scores:
+        prefix = f"{score.shots}-shot.{score.recipe}"
+        metrics[f"{prefix}.score"] = score.score
+        if score.seconds is not None:
+            metrics[f"{prefix}.seconds"] = score.seconds
+        if score.curve:
+            curves[prefix] = tuple((point.steps, point.score) for point in score.curve)
+    for gain in found.gains:
+        metrics[f"{gain.shots}-shot.{gain.recipe}.over.{gain.baseline}"] = gain.gain
+    return TrainingRecord(
+        key=f"{model}/meta-evaluate/{_digest(found)}",
+        name="meta-evaluation",
+        at_ms=at_ms,
+        params=params,
+        metrics=metrics,
+        curves=curves,
+    )
+
+
+def _digest(found: MetaEvaluation) -> str:
+    return hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
+
+
+def write_evaluation(folder: Path, document: EvaluationDocument) -> tuple[Path, Path]:
+    """Write ``meta-evaluation.json`` and ``meta-evaluation.png``; return both paths.
+
+    The folder must exist.
+    """
+    from pipeline.report.evaluation_picture import draw_evaluation
+
+    written, picture = folder / "meta-evaluation.json", folder / "meta-evaluation.png"
+    written.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    draw_evaluation(picture, document.evaluation, f"{document.data.file}: tasks never seen")
+    return written, picture
+
+
+def _read(file: DataFile) -> tuple[FileExamples, dict[str, int]]:
+    rows: list[FileRow] = []
+    without_task = 0
+    for row in file.rows():
+        if row.task is None:
+            without_task += 1
+        else:
+            rows.append(row)
+    found = examples_of_rows(rows, file.schema)
+    left_out = {"no label": found.unlabelled, "no task": without_task}
+    for feature, count in found.refused.items():
+        left_out[f"feature {feature!r} does not fit the schema"] = count
+    left_out = {why: count for why, count in left_out.items() if count}
+    if not len(found.examples):
+        raise DataFileError(
+            file.path.name,
+            f"no row can be used ({left_out})",
+            "correct the file, --label or --task",
+        )
+    return found, left_out
+
+
+def _require_tasks(file: DataFile, test: tuple[str, ...], tasks: tuple[str, ...]) -> None:
+    known = sorted(set(tasks))
+    for name in test:
+        if name not in known:
+            shown = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
+            raise DataFileError(
+                file.path.name,
+                "is no task with labelled rows (--test-tasks)",
+                f"choose from: {shown}",
+                column=file.columns.task,
+                value=name,
+            )
+
+
+def _tasks_of(part: object) -> list[str]:
+    return [str(name) for name in cast("dict[str, list[str]]", part)["tasks"]]

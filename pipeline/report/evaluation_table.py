@@ -1,0 +1,59 @@
+"""A meta-evaluation as tables for people, and its answer in words."""
+
+from rich.box import SIMPLE
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from adapters.evaluation_results import MetaEvaluation, PairedGain
+
+NONE = "-"
+
+
+def evaluation_tables(found: MetaEvaluation) -> RenderableType:
+    """Return what ``rich`` prints: one table per number of labels, then the verdicts."""
+    parts: list[RenderableType] = [_scores(found, verdict.shots) for verdict in found.verdicts]
+    parts += [Text(verdict.words) for verdict in found.verdicts]
+    parts.append(Text(f"worth it? {found.verdict}", style="bold"))
+    return Group(*parts)
+
+
+def _scores(found: MetaEvaluation, shots: int) -> Table:
+    here = [score for score in found.scores if score.shots == shots]
+    plural = "s" if shots > 1 else ""
+    per = " per class" if found.metric == "accuracy" else ""
+    table = Table(
+        title=f"{shots} label{plural}{per}, {here[0].episodes} episodes, "
+        f"{len(found.test_tasks)} unseen task{'s' if len(found.test_tasks) > 1 else ''}",
+        title_justify="left",
+        title_style="bold",
+        header_style="dim",
+        box=SIMPLE,
+    )
+    table.add_column("recipe", no_wrap=True)
+    metric = "accuracy" if found.metric == "accuracy" else "mean error"
+    for name in (metric, f"gain of {found.recipe}", "ms", "steps"):
+        table.add_column(name, justify="right", no_wrap=True)
+    gains = {g.baseline: g for g in found.gains if (g.shots, g.recipe) == (shots, found.recipe)}
+    for score in here:
+        table.add_row(
+            score.recipe + (" *" if score.meta_learned else ""),
+            f"{score.score:.3g} \u00b1 {(score.high - score.low) / 2:.2g}",
+            _gain(found, gains.get(score.recipe)),
+            NONE if score.seconds is None else f"{score.seconds * 1000:.1f}",
+            NONE if score.steps_to_target is None else str(score.steps_to_target),
+        )
+    unit = ", in points" if found.metric == "accuracy" else ""
+    table.caption = (
+        f"* meta-learned. Gains{unit} with 95 % interval. steps: to reach {found.target:.3g}"
+    )
+    table.caption_justify = "left"
+    return table
+
+
+def _gain(found: MetaEvaluation, gain: PairedGain | None) -> str:
+    if gain is None:
+        return NONE
+    if found.metric == "accuracy":
+        return f"{gain.gain * 100:+.1f} ({gain.low * 100:+.1f} .. {gain.high * 100:+.1f})"
+    return f"{gain.gain:+.3g} ({gain.low:+.3g} .. {gain.high:+.3g})"

@@ -1,0 +1,144 @@
+"""Tasks from a frame: what becomes one, and what is named as left out."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.feature_schema import Feature, FeatureError, FeatureSchema
+from adapters.task_frames import (
+    LeftOut,
+    TaskFrameError,
+    TaskRows,
+    data_of_frame,
+    schema_of_frame,
+    tasks_by_columns,
+    tasks_by_segments,
+    tasks_by_time,
+)
+
+
+def frame() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "machine": ["m1", "m1", "m2", "m1", None, "m2", "m3"],
+            "season": ["dry", "wet", "dry", "dry", "wet", "dry", "wet"],
+            "when": pd.to_datetime(
+                [
+                    "2026-01-08",
+                    "2026-01-01",
+                    "2026-01-02",
+                    "2026-01-09",
+                    None,
+                    "2026-01-30",
+                    "2026-01-08",
+                ]
+            ),
+            "heat": [1.0, 2.0, np.nan, 4.0, 5.0, 6.0, 7.0],
+            "on": [True, False, True, True, False, True, False],
+            "part": ["a", "b", "a", None, "b", "b", "a"],
+            "label": [1, 0, 1, 1, 0, 0, 1],
+        },
+        index=range(100, 107),
+    )
+
+
+def rows(tasks: TaskRows) -> dict[str, list[int]]:
+    return {name: at.tolist() for name, at in tasks.rows.items()}
+
+
+def test_by_one_column_and_by_two() -> None:
+    one = tasks_by_columns(frame(), ["machine"], least=2)
+    assert rows(one) == {"m1": [0, 1, 3], "m2": [2, 5]}
+    assert set(one.left_out) == {
+        LeftOut("(no task)", 1, "no value in 'machine'"),
+        LeftOut("m3", 1, "has 1 row, fewer than 2"),
+    }
+    two = tasks_by_columns(frame(), ["machine", "season"])
+    assert rows(two) == {"m1/dry": [0, 3], "m1/wet": [1], "m2/dry": [2, 5], "m3/wet": [6]}
+    assert [t.reason for t in two.left_out] == ["no value in 'machine' or 'season'"]
+
+
+def test_combinations_with_one_name_are_refused() -> None:
+    both = pd.DataFrame({"a": ["x/y", "x"], "b": ["z", "y/z"]})
+    with pytest.raises(TaskFrameError, match=r"both named 'x/y/z'"):
+        tasks_by_columns(both, ["a", "b"])
+
+
+def test_by_time_windows_that_do_not_depend_on_the_other_rows() -> None:
+    found = tasks_by_time(frame(), "when", "7D", least=1)
+    assert rows(found) == {
+        "2026-01-01T00:00:00": [1, 2],
+        "2026-01-08T00:00:00": [0, 3, 6],
+        "2026-01-29T00:00:00": [5],
+    }
+    assert found.left_out == (LeftOut("(no task)", 1, "no time in 'when'"),)
+    assert rows(tasks_by_time(frame().iloc[:1], "when", "7D")) == {"2026-01-08T00:00:00": [0]}
+
+
+def test_by_segments() -> None:
+    found = tasks_by_segments(frame(), [3, 5], least=3)
+    assert rows(found) == {"segment-0": [0, 1, 2]}
+    assert [t.name for t in found.left_out] == ["segment-1", "segment-2"]
+    for starts in ([0], [3, 3], [7]):
+        with pytest.raises(TaskFrameError, match="rising positions"):
+            tasks_by_segments(frame(), starts)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c", None]), max_size=30), st.integers(1, 5))
+@settings(max_examples=50, deadline=None)
+def test_every_row_is_in_a_task_or_left_out_by_name(cells: list[str | None], least: int) -> None:
+    found = tasks_by_columns(
+        pd.DataFrame({"t": pd.Series(cells, dtype=object)}), ["t"], least=least
+    )
+    kept = [row for at in found.rows.values() for row in at.tolist()]
+    assert len(set(kept)) == len(kept)
+    assert len(kept) + sum(t.rows for t in found.left_out) == len(cells)
+    assert all(t.reason for t in found.left_out)
+
+
+def test_a_frame_becomes_meta_training_data() -> None:
+    schema = schema_of_frame(frame(), ["heat", "on", "part"])
+    assert [(f.kind, f.nullable) for f in schema.features] == [
+        ("number", True),
+        ("bool", False),
+        ("category", True),
+    ]
+    tasks = tasks_by_columns(frame(), ["machine"], least=2)
+    data = data_of_frame(frame(), tasks, schema, label="label", group="season")
+    assert data.tasks == ("m1", "m1", "m1", "m2", "m2")
+    assert data.examples.labels == ("1", "0", "1", "1", "0")
+    assert data.examples.rows.categories[2] == (None,)
+    assert len(np.unique(data.examples.keys)) == 2
+    values = data_of_frame(frame(), tasks, schema, label="label", regression=True)
+    assert values.examples.values.tolist() == [1, 0, 1, 1, 0]
+    assert len(np.unique(values.examples.keys)) == 5
+
+
+def test_what_cannot_be_used_is_named() -> None:
+    tasks = tasks_by_columns(frame(), ["season"])
+    schema = schema_of_frame(frame(), ["heat"])
+    with pytest.raises(TaskFrameError, match=r"no column 'shop'; choose from: machine"):
+        tasks_by_columns(frame(), ["shop"])
+    with pytest.raises(TaskFrameError, match=r"columns is empty"):
+        tasks_by_columns(frame(), [])
+    with pytest.raises(TaskFrameError, match=r"'machine' is of type .*to_datetime"):
+        tasks_by_time(frame(), "machine", "7D")
+    for every in ("soon", "-1D"):
+        with pytest.raises(TaskFrameError, match=f"every is '{every}'"):
+            tasks_by_time(frame(), "when", every)
+    with pytest.raises(TaskFrameError, match=r"'machine', row 4 \(from 0\): no label"):
+        data_of_frame(frame(), tasks, schema, label="machine")
+    with pytest.raises(TaskFrameError, match=r"'season': 'dry' is no finite number"):
+        data_of_frame(frame(), tasks, schema, label="season", regression=True)
+    with pytest.raises(FeatureError, match="heat"):
+        strict = FeatureSchema((Feature("heat", "number"),))
+        data_of_frame(frame(), tasks, strict, label="label")
+    with pytest.raises(TaskFrameError, match="belongs to two tasks"):
+        twice = TaskRows({"a": np.array([0, 1]), "b": np.array([1])})
+        data_of_frame(frame(), twice, schema, label="label")
+    with pytest.raises(TaskFrameError, match=r"no task is left .*fewer than 9"):
+        data_of_frame(
+            frame(), tasks_by_columns(frame(), ["season"], least=9), schema, label="label"
+        )

@@ -1,0 +1,127 @@
+"""`metadrift meta-evaluate`: one command from a file to an answer in words."""
+
+import csv
+import json
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pytest
+from typer.testing import CliRunner
+
+from pipeline import training_registration
+from pipeline.cli import app
+from pipeline.json_schemas import json_schemas
+from pipeline.report.evaluation_document import EvaluationDocument
+from tests.pipeline.gate_files import write_gates
+from tests.pipeline.made_state import write_config
+
+QUICK = ("--episodes", "4", "--query", "20", "--meta-seconds", "1", "--processes", "1")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def run(*args: str | Path, code: int = 0) -> str:
+    found = CliRunner().invoke(app, ["meta-evaluate", *[str(a) for a in args]])
+    assert found.exit_code == code, found.output
+    return found.stderr if code else found.stdout
+
+
+def test_it_answers_writes_and_records(tmp_path: Path) -> None:
+    past = write_gates(tmp_path / "gates.csv", halls=12, rows=30, turned=True)
+    out = tmp_path / "out"
+    told = run(
+        *(past, "--label", "gate", "--task", "hall", "--time", "at", "--shots", "2"),
+        *("--test-tasks", "h10,h11", *QUICK, "--out", out),
+    )
+    written = (out / "meta-evaluation.json").read_bytes()
+    found = msgspec.json.decode(written, type=EvaluationDocument)
+    jsonschema.Draft202012Validator(json_schemas()["meta-evaluation"]).validate(json.loads(written))
+    assert (out / "meta-evaluation.png").read_bytes().startswith(PNG)
+    flat = " ".join(told.split())
+    for said in ("2 labels per class, 4 episodes, 2 unseen tasks", "worth it?", "by 'at'"):
+        assert said in flat
+    for score in found.evaluation.scores:
+        assert score.recipe in told
+    assert found.order == "time" and found.data.time == "at" and found.data.rows == 360
+    assert found.evaluation.test_tasks == ("h10", "h11")
+    trained = {*found.training.train_tasks, *found.training.validation_tasks}
+    assert trained == {f"h{i}" for i in range(10)}
+    assert found.mlflow.run and found.mlflow.away is None
+    assert recorded(out, found.mlflow.run)["verdict"] == found.evaluation.verdict
+
+
+def recorded(out: Path, run_id: str) -> dict[str, str]:
+    """Return a run's parameters from the store; it must hold every score."""
+    from mlflow import MlflowClient
+
+    run = MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db").get_run(run_id)
+    assert {"2-shot.maml.score", "2-shot.joint_frozen.score", "seconds"} <= set(run.data.metrics)
+    return dict(run.data.params)
+
+
+def test_json_and_mlflow_away(tmp_path: Path) -> None:
+    past = write_gates(tmp_path / "gates.csv", halls=8, rows=30, turned=False)
+    config = write_config(tmp_path, "registry: {tracking_uri: 'http://127.0.0.1:1'}\n")
+    found = CliRunner().invoke(
+        app,
+        [
+            *("meta-evaluate", str(past), "--label", "gate", "--task", "hall", "--features", "x"),
+            *("--test-fraction", "0.25", "--shots", "1", *QUICK, "--json"),
+            *("-c", str(config), "--out", str(tmp_path / "out")),
+        ],
+    )
+    assert found.exit_code == 9, found.output
+    assert "run this again with the same seed" in " ".join(found.stderr.split())
+    told = msgspec.json.decode(found.stdout.encode(), type=EvaluationDocument)
+    assert "127.0.0.1" in (told.mlflow.away or "")
+    assert len(told.evaluation.test_tasks) == 2 and told.order == "random"
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        ([], 2, "--label: missing; name the column"),
+        (["--label", "gate"], 2, "--task: missing; name the column"),
+        (["--label", "gate", "--task", "room"], 3, "has no column 'room' (--task)"),
+        (
+            ["--label", "gate", "--task", "hall", "--test-tasks", "h1,h9"],
+            3,
+            "column 'hall': 'h9': is no task with labelled rows (--test-tasks); choose from: h0",
+        ),
+        (
+            ["--label", "gate", "--task", "hall", "--test-tasks", "h1", "--test-fraction", "0.5"],
+            2,
+            "give one of them",
+        ),
+        (["--label", "gate", "--task", "hall", "--test-fraction", "1"], 2, "--test-fraction: 1.0"),
+        (["--label", "gate", "--task", "hall", "--shots", "one"], 2, "--shots: 'one'; write whole"),
+        (["--label", "gate", "--task", "hall", "--algorithms", "magic"], 2, "algorithms is"),
+        (["--label", "gate", "--task", "hall"], 3, "bring more tasks"),
+    ],
+)
+def test_what_it_cannot_use_is_named(tmp_path: Path, args: list[str], code: int, says: str) -> None:
+    past = write_gates(tmp_path / "gates.csv", halls=3, rows=20, turned=False)
+    told = " ".join(run(past, *args, "--out", tmp_path / "out", code=code).split())
+    assert says in told
+
+
+def test_rows_without_a_task_or_a_label_are_counted_and_groups_on_two_sides_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training_registration, "record_run", lambda **_: "run-1")
+    past = write_gates(tmp_path / "gates.csv", halls=8, rows=30, turned=False)
+    with past.open(newline="") as file:
+        lines = list(csv.reader(file))
+    lines[3][0] = ""
+    lines[4][-1] = ""
+    lines = [[*line, "group" if i == 0 else f"g{i % 200}"] for i, line in enumerate(lines)]
+    with past.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    usual = ("--label", "gate", "--task", "hall", "--features", "x", "--shots", "1", *QUICK)
+    told = run(past, *usual, "--test-tasks", "h3", "--out", tmp_path / "out")
+    assert "left out 1: no label" in told and "left out 1: no task" in told
+    assert "one task only: says nothing about others" in " ".join(told.split())
+    grouped = (*usual, "--group", "group", "--test-tasks", "h0", "--out", tmp_path / "out")
+    assert "put tasks that share rows or groups into one set" in " ".join(
+        run(past, *grouped, code=3).split()
+    )
