@@ -28,6 +28,7 @@ VERBS = (
     "status",
     "rollout_verbs",
     "signal",
+    "serve",
     "replay",
     "demo",
     "schema",
