@@ -18,9 +18,11 @@ setup: $(VENV)/.run $(VENV)/.dev ## .venv with metadrift, its libraries and the 
 demo: $(VENV)/.run ## the sorting centre: the whole loop on one machine, in minutes
 	$(BIN)/metadrift demo
 
-test: $(VENV)/.dev ## all tests, against real servers (needs Java 17 and Maven, and Go 1.24 once)
+test: $(VENV)/.dev ## all tests, against real servers (needs Java 17, Maven, HAProxy, Python 3.11, and Go 1.24 once)
 	$(BIN)/python -m tests.servers.kafka_jars
 	$(BIN)/python -m tests.servers.kube_servers
+	$(BIN)/python -m tests.servers.haproxy
+	$(BIN)/python -m deploy.serving_environment --into .cache
 	$(BIN)/python -m pytest
 
 check: $(VENV)/.dev ## format, lint, types, import contracts, then the tests

@@ -29,6 +29,7 @@ VERBS = (
     "status",
     "rollout_verbs",
     "signal",
+    "serve",
     "replay",
     "demo",
     "schema",

@@ -56,7 +56,7 @@ def test_it_holds_the_four_packages_typed_and_licensed_and_nothing_else(wheel: P
     assert {f"{package}/py.typed" for package in PACKAGES} <= set(names)
     assert {f"{package}/__init__.py" for package in PACKAGES} <= set(names)
     assert {f"{information}/licenses/{name}" for name in ("LICENSE", "NOTICE")} <= set(names)
-    allowed = {".py", ".typed", ".json", ".html"}
+    allowed = {".py", ".typed", ".json", ".html", ".txt"}
     odd = [n for n in names if not n.startswith(information) and Path(n).suffix not in allowed]
     assert odd == []
 

@@ -1,0 +1,193 @@
+"""HAProxy as a child process that splits requests between two ports by weight."""
+
+import os
+import shutil
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.haproxy_config import admin, haproxy_config, versions
+from deploy.haproxy_socket import HaproxyError, HaproxySocket
+from deploy.loopback import LOOPBACK, free_ports
+from deploy.server_process import ServerProcess
+
+_START_S = 30.0
+_DRAIN_S = 5.0
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
+
+
+class RouterError(Exception):
+    """HAProxy is missing or did not start; the message says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A model server that takes requests: its version's name and its port."""
+
+    version: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Where requests go: ``candidate`` is None where only stable answers."""
+
+    stable: int
+    candidate: int | None
+    candidate_weight: int
+
+
+def find_haproxy() -> str:
+    """Return the path of HAProxy.
+
+    Raises:
+        RouterError: There is none; the message holds the command that installs it.
+    """
+    found = shutil.which("haproxy", path=f"{os.environ.get('PATH', '')}:{_SYSTEM_FOLDERS}")
+    if found is None:
+        how = (
+            "brew install haproxy"
+            if sys.platform == "darwin"
+            else "apt-get update && apt-get install -y haproxy"
+        )
+        raise RouterError(
+            f"the local serving backend needs HAProxy 2.6 or newer; install it: {how}"
+        )
+    return found
+
+
+class HaproxyRouter:
+    """One HAProxy; its port stays over restarts, its routes do not.
+
+    Args:
+        scratch: Folder with a short path, for the socket.
+        log: Gets what it prints.
+        port: Where it listens on loopback; 0 takes a free port.
+        answer_s: Longest that a model server may take over a request, seconds.
+        binary: Path of HAProxy.
+    """
+
+    def __init__(
+        self, *, scratch: Path, log: Path, port: int, answer_s: float, binary: str
+    ) -> None:
+        self.port = port or free_ports(1)[0]
+        self._scratch, self._log, self._binary = scratch, log, binary
+        self._answer_s = answer_s
+        self._socket = HaproxySocket(admin(scratch))
+        self._process: ServerProcess | None = None
+
+    @property
+    def url(self) -> str:
+        """Where requests are sent."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """Its process group, while it runs."""
+        return self._process.pid if self._process is not None and self.alive else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it runs."""
+        return self._process is not None and self._process.exit_code is None
+
+    def start(self) -> None:
+        """Start it where it does not run, with no routes.
+
+        Raises:
+            RouterError: It did not start.
+        """
+        if self.alive:
+            return
+        self.stop()
+        configuration = self._scratch / "haproxy.cfg"
+        text = haproxy_config(port=self.port, folder=self._scratch, answer_s=self._answer_s)
+        configuration.write_text(text, encoding="utf-8")
+        versions(self._scratch).write_text("", encoding="utf-8")
+        try:
+            process = ServerProcess(
+                [self._binary, "-db", "-f", str(configuration)], log=self._log, env={}
+            )
+        except OSError as error:
+            raise RouterError(f"{self._binary} cannot be run: {error}") from error
+        self._process = process
+        deadline_s = time.monotonic() + _START_S
+        while True:
+            try:
+                self._socket.servers()
+                return
+            except HaproxyError as error:
+                if process.exit_code is None and time.monotonic() < deadline_s:
+                    time.sleep(0.05)
+                    continue
+                tail = process.log_tail()
+                self.stop()
+                raise RouterError(
+                    f"HAProxy did not start on {self.url} ({error}); the end of its log: {tail}"
+                ) from error
+
+    def routes(self) -> Routes | None:
+        """Return where requests go now; None where nothing takes them.
+
+        Raises:
+            HaproxyError: It cannot be asked.
+        """
+        if not self.alive:
+            return None
+        servers = self._socket.servers()
+        stable, candidate = servers["predictions/stable"], servers["predictions/candidate"]
+        if not stable.in_use or stable.weight + candidate.weight != 100:
+            return None
+        port = servers["stable/model"].port
+        if not candidate.in_use:
+            return Routes(port, None, 0)
+        return Routes(port, servers["candidate/model"].port, candidate.weight)
+
+    def route(self, stable: Target, candidate: Target | None, candidate_weight: int) -> None:
+        """Send ``candidate_weight`` percent of the requests to the candidate, the rest to stable.
+
+        Raises:
+            HaproxyError: It refused, or cannot be reached.
+        """
+        now = self.routes()
+        wanted = Routes(stable.port, candidate.port if candidate else None, candidate_weight)
+        if now == wanted:
+            return
+        weights = _weights(candidate_weight)
+        if now is not None and (now.stable, now.candidate) == (wanted.stable, wanted.candidate):
+            self._socket.change(weights)
+            return
+        # One line takes effect as a whole. A candidate that changes begins with no share.
+        by_version = versions(self._scratch)
+        commands = [*_weights(0), *_server("stable", stable.port)]
+        entries = [f"clear map {by_version}", f"add map {by_version} {stable.version} stable"]
+        if candidate is None:
+            commands.append("set server predictions/candidate state maint")
+            commands.append("set server candidate/model state maint")
+        else:
+            commands += _server("candidate", candidate.port)
+            entries.append(f"add map {by_version} {candidate.version} candidate")
+        self._socket.change([*commands, *entries, *weights])
+
+    def stop(self) -> None:
+        """Let it finish the requests in hand, then end it."""
+        if self._process is not None:
+            self._process.stop(_DRAIN_S, signal.SIGUSR1)
+            self._process = None
+
+
+def _weights(candidate: int) -> list[str]:
+    return [
+        f"set weight predictions/stable {100 - candidate}",
+        f"set weight predictions/candidate {candidate}",
+    ]
+
+
+def _server(arm: str, port: int) -> list[str]:
+    return [
+        f"set server {arm}/model addr {LOOPBACK} port {port}",
+        f"set server {arm}/model state ready",
+        f"set server predictions/{arm} state ready",
+    ]

@@ -1,0 +1,243 @@
+"""HAProxy itself, in front of small servers that say which they are."""
+
+import json
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+
+from deploy.haproxy_config import ARM_HEADER
+from deploy.haproxy_router import HaproxyRouter, RouterError, Routes, Target
+from deploy.haproxy_socket import HaproxyError, HaproxySocket
+from deploy.serving import component
+from tests.servers.haproxy import make_sure_of_haproxy
+
+pytestmark = pytest.mark.integration
+
+
+class EchoServer:
+    """Answers with its version and the arm it was told; counts feedback."""
+
+    def __init__(self, version: str) -> None:
+        self.feedback = 0
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 30
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.answer({})
+
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                if "feedback" in self.path:
+                    outer.feedback += 1
+                self.answer({"version": version, "arm": self.headers.get(ARM_HEADER)})
+
+            def answer(self, content: object) -> None:
+                body = json.dumps(content).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Connection", "close")
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+        self.target = Target(version, int(self._server.server_address[1]))
+
+    def close(self) -> None:
+        if not self._thread.is_alive():
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(30)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="metadrift-test-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def servers() -> Iterator[list[EchoServer]]:
+    """Three of them."""
+    made = [EchoServer(version) for version in ("1-a", "2-b", "3-c")]
+    yield made
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def router(tmp_path: Path, short_folder: Path) -> Iterator[HaproxyRouter]:
+    """A started one."""
+    made = HaproxyRouter(
+        scratch=short_folder,
+        log=tmp_path / "haproxy.log",
+        port=0,
+        answer_s=30.0,
+        binary=make_sure_of_haproxy(),
+    )
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+
+
+def ask(router: HaproxyRouter, path: str, content: object) -> httpx.Response:
+    return client().post(router.url + path, json=content, headers={ARM_HEADER: "a lie"})
+
+
+@cache
+def client() -> httpx.Client:
+    """One for the module: making one takes longer than a thousand requests."""
+    return httpx.Client(timeout=60, trust_env=False, headers={"Connection": "close"})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _client() -> Iterator[None]:
+    yield
+    client().close()
+    client.cache_clear()
+
+
+def post(router: HaproxyRouter, path: str = "/predict", **content: object) -> Any:
+    return ask(router, path, content).raise_for_status().json()
+
+
+def share(router: HaproxyRouter, requests: int) -> Counter[tuple[str, str]]:
+    answers = [post(router) for _ in range(requests)]
+    return Counter((a["version"], a["arm"]) for a in answers)
+
+
+def test_the_model_server_reads_the_header_that_the_router_writes() -> None:
+    assert component.ARM_HEADER == ARM_HEADER
+
+
+def test_nothing_is_routed_before_it_is_told(router: HaproxyRouter) -> None:
+    assert router.routes() is None
+    assert ask(router, "/predict", {}).status_code == 503
+
+
+def test_weights_are_exact_and_the_arm_is_told(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    stable, candidate, _ = (each.target for each in servers)
+    for weight in (5, 25, 50, 100, 0):
+        router.route(stable, candidate, weight)
+        assert router.routes() == Routes(stable.port, candidate.port, weight)
+        seen = share(router, 100)
+        assert seen["2-b", "candidate"] == pytest.approx(weight, abs=1)
+        assert seen["1-a", "stable"] == 100 - seen["2-b", "candidate"]
+    router.route(stable, None, 0)
+    assert router.routes() == Routes(stable.port, None, 0)
+    assert share(router, 20) == {("1-a", "stable"): 20}
+
+
+def test_a_promotion_swaps_the_arms_and_a_new_candidate_takes_its_place(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    first, second, third = (each.target for each in servers)
+    router.route(first, second, 50)
+    router.route(second, first, 0)
+    assert share(router, 20) == {("2-b", "stable"): 20}
+    router.route(second, third, 10)
+    assert share(router, 20) == {("2-b", "stable"): 18, ("3-c", "candidate"): 2}
+
+
+def test_a_candidate_that_dies_costs_no_request(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    router.route(servers[0].target, servers[1].target, 50)
+    assert share(router, 20)["2-b", "candidate"] == 10
+    servers[1].close()
+    assert share(router, 100) == {("1-a", "stable"): 100}  # one that failed would raise
+    router.route(servers[0].target, servers[2].target, 50)
+    assert share(router, 100)["3-c", "candidate"] == pytest.approx(50, abs=2)
+
+
+def test_feedback_goes_to_the_version_that_answered(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    first, second, _ = (each.target for each in servers)
+    router.route(first, second, 5)
+    path = "/api/v1.0/feedback"
+    for version in ("2-b", "2-b", "1-a"):
+        post(router, path, response={"meta": {"tags": {"model_version": version}}}, reward=0)
+    assert [each.feedback for each in servers] == [1, 2, 0]
+    router.route(second, first, 0)  # the versions change arms; feedback follows them
+    for version in ("2-b", "1-a", "1-a"):
+        post(router, path, response={"meta": {"tags": {"model_version": version}}}, reward=0)
+    assert [each.feedback for each in servers] == [3, 3, 0]
+
+
+def test_other_paths_do_not_reach_a_server(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    router.route(servers[0].target, None, 0)
+    assert ask(router, "/transform-input", {}).status_code == 404
+
+
+def test_it_listens_on_loopback_alone(router: HaproxyRouter) -> None:
+    group = psutil.Process(router.pid)
+    sockets = [
+        connection
+        for process in [group, *group.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert [(s.laddr.ip, s.laddr.port) for s in sockets] == [("127.0.0.1", router.port)]
+
+
+def test_a_restart_keeps_the_port_and_forgets_the_routes(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    router.route(servers[0].target, None, 0)
+    url = router.url
+    router.stop()
+    assert not router.alive
+    assert router.routes() is None
+    router.start()
+    assert (router.url, router.routes()) == (url, None)
+    router.route(servers[0].target, None, 0)
+    assert share(router, 3) == {("1-a", "stable"): 3}
+
+
+def test_a_port_that_is_taken_is_named(
+    tmp_path: Path, short_folder: Path, servers: list[EchoServer]
+) -> None:
+    taken = HaproxyRouter(
+        scratch=short_folder,
+        log=tmp_path / "haproxy.log",
+        port=servers[0].target.port,
+        answer_s=30.0,
+        binary=make_sure_of_haproxy(),
+    )
+    with pytest.raises(RouterError, match=rf"did not start on .*:{taken.port}(.|\n)*cannot bind"):
+        taken.start()
+    assert not taken.alive
+
+
+def test_the_socket_tells_what_was_refused(router: HaproxyRouter, short_folder: Path) -> None:
+    socket = HaproxySocket(short_folder / "haproxy.sock")
+    with pytest.raises(HaproxyError, match="set weight predictions/third 3: No such server"):
+        socket.change(["set weight predictions/stable 100", "set weight predictions/third 3"])
+    with pytest.raises(HaproxyError, match=r"nowhere\.sock"):
+        HaproxySocket(short_folder / "nowhere.sock").servers()
