@@ -308,7 +308,6 @@ def _record(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
 
 def rollout_facts(rollout: Rollout) -> dict[str, object]:
     """Return how a rollout stands, as JSON-able facts."""
-    evidence = rollout.evidence
     return {
         "rollout": rollout.id,
         "candidate": rollout.candidate,
@@ -316,12 +315,8 @@ def rollout_facts(rollout: Rollout) -> dict[str, object]:
         "phase": rollout.phase.value,
         "step": rollout.step,
         "weight_pct": desired_traffic(rollout).candidate_weight,
-        "labels": evidence.n,
-        "gain": evidence.gain,
-        "wins": evidence.wins,
-        "losses": evidence.losses,
-        "e_better": evidence.better.e_value(),
-        "e_worse": evidence.worse.e_value(),
+        "evidence": rollout.plan.evidence,
+        **rollout.evidence.numbers(),
         "risk": rollout.plan.risk,
         "wrong_served": rollout.wrong_served,
         "verdict": None if rollout.verdict is None else rollout.verdict.value,

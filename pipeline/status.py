@@ -6,6 +6,7 @@ import msgspec
 
 from deploy.risk_budget import RiskBudget, left, next_alpha, returns_at
 from deploy.rollout import Rollout, desired_traffic
+from deploy.sequential import PairedEvidence
 from pipeline.core_state import Core, Episode, RouteCore, decode_core
 from pipeline.messages import Decision
 from pipeline.records import ModelsFound
@@ -161,8 +162,9 @@ def _rollout(core: Core, rollout: Rollout) -> RolloutStatus:
         labels=evidence.n,
         step_labels=rollout.step_labels,
         gain=evidence.gain,
-        wins=evidence.wins,
-        losses=evidence.losses,
+        evidence=rollout.plan.evidence,
+        wins=evidence.wins if isinstance(evidence, PairedEvidence) else None,
+        losses=evidence.losses if isinstance(evidence, PairedEvidence) else None,
         e_better=evidence.better.e_value(),
         e_needed=1.0 / rollout.plan.risk,
         e_worse=evidence.worse.e_value(),

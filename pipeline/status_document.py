@@ -66,11 +66,12 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
         step: From 1.
         steps: How many there are.
         weight_pct: Percent of answers that are the candidate's now.
-        labels: Labelled pairs seen.
+        evidence: ``paired``: both versions score every event; ``unpaired``: one of them answers.
+        labels: Labels seen in the canary.
         step_labels: Of them in this step.
         gain: Mean fall of the loss from stable to candidate.
-        wins: Pairs where the candidate lost less.
-        losses: Pairs where it lost more.
+        wins: Pairs where the candidate lost less; null without pairs.
+        losses: Pairs where it lost more; null without pairs.
         e_better: Evidence that it is better.
         e_needed: PASS when ``e_better`` reaches this.
         e_worse: Evidence of harm.
@@ -88,11 +89,12 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     step: int
     steps: int
     weight_pct: int
+    evidence: str
     labels: int
     step_labels: int
     gain: float
-    wins: int
-    losses: int
+    wins: int | None
+    losses: int | None
     e_better: float
     e_needed: float
     e_worse: float
