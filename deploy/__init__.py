@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Traffic,
         Verdict,
     )
+    from deploy.rollout_retry import retry
     from deploy.rollout_state import Evidence, HistoryEntry, Pause, Rollout
     from deploy.rollout_verbs import Verb, VerbError, apply_verb
     from deploy.sample_ratio import RatioCounts
@@ -129,6 +130,7 @@ __all__ = [
     "observe_one",
     "observe_pair",
     "reconcile",
+    "retry",
     "returns_at",
     "spend",
     "start",
@@ -174,6 +176,7 @@ _HOMES = {
         "Traffic",
         "Verdict",
     ),
+    "deploy.rollout_retry": ("retry",),
     "deploy.rollout_state": ("Evidence", "HistoryEntry", "Pause", "Rollout"),
     "deploy.rollout_verbs": ("Verb", "VerbError", "apply_verb"),
     "deploy.sample_ratio": ("RatioCounts",),

@@ -7,6 +7,7 @@ from typing import assert_never
 from deploy.guards import GuardReading, guarded
 from deploy.rollout_plan import Verdict
 from deploy.rollout_state import Rollout
+from deploy.sample_ratio import RatioCounts
 from deploy.sequential import BettingTest, PairedEvidence
 from deploy.unpaired import UnpairedEvidence
 
@@ -68,31 +69,42 @@ def missing_labels(rollout: Rollout) -> str | None:
     """Return which arm has too few labels to be compared, or None."""
     match rollout.evidence:
         case PairedEvidence():
-            return None  # every label is of both arms
+            return _uncovered(rollout)  # every label is of both arms
         case UnpairedEvidence() as evidence:
-            return _few_per_arm(rollout, evidence)
+            return _few_per_arm(rollout, evidence) or _uncovered(rollout)
         case _:
             assert_never(rollout.evidence)
 
 
 def _few_per_arm(rollout: Rollout, evidence: UnpairedEvidence) -> str | None:
-    plan = rollout.plan
-    shared = [c for c in rollout.assigned.cells if 0 < c.weight_pct < 100]
-    by_candidate = sum(cell.by_candidate for cell in shared)
-    events = sum(cell.events for cell in shared)
-    arms = (
-        ("candidate", evidence.n_candidate, by_candidate),
-        ("stable version", evidence.n_stable, events - by_candidate),
-    )
-    for arm, labels, answers in arms:
-        if labels < plan.least_labels_per_arm:
-            return f"{labels} of {plan.least_labels_per_arm} labels of the {arm}'s answers"
-        if labels < plan.least_label_coverage * answers:
+    least = rollout.plan.least_labels_per_arm
+    for arm, labels in (
+        ("candidate", evidence.n_candidate),
+        ("stable version", evidence.n_stable),
+    ):
+        if labels < least:
+            return f"{labels} of {least} labels of the {arm}'s answers"
+    return None
+
+
+def _uncovered(rollout: Rollout) -> str | None:
+    share = rollout.plan.least_label_coverage
+    labels, answers = by_arm(rollout.labelled), by_arm(rollout.assigned)
+    arms = zip(("stable version", "candidate"), labels, answers, strict=True)
+    for arm, n, of in reversed(list(arms)):
+        if n < share * of:
             return (
-                f"labels for {labels} of the {arm}'s {answers} answers, less than the share of "
-                f"{plan.least_label_coverage:g} that is asked for"
+                f"labels for {n} of the {arm}'s {of} answers, less than the share of {share:g} "
+                "that is asked for"
             )
     return None
+
+
+def by_arm(counts: RatioCounts) -> tuple[int, int]:
+    """Return the counts of stable and candidate where both may answer."""
+    shared = [cell for cell in counts.cells if 0 < cell.weight_pct < 100]
+    candidate = sum(cell.by_candidate for cell in shared)
+    return sum(cell.events for cell in shared) - candidate, candidate
 
 
 def unsound_counts(rollout: Rollout) -> str | None:

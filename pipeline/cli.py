@@ -26,6 +26,7 @@ VERBS = (
     "run",
     "produce",
     "status",
+    "watch",
     "rollout_verbs",
     "signal",
     "replay",

@@ -69,7 +69,9 @@ look = st.tuples(
 gate = st.tuples(st.just("gate"), st.booleans())
 verb = st.tuples(
     st.just("verb"),
-    st.sampled_from(["promote", "promote_full", "pause", "resume", "abort", "approve", "reject"]),
+    st.sampled_from(
+        ["promote", "promote_full", "pause", "resume", "abort", "approve", "reject", "undo"]
+    ),
 )
 histories = st.lists(st.one_of(burst, burst, look, look, look, gate, verb), max_size=40)
 
@@ -114,7 +116,10 @@ def lawful(before, event, after):
     assert {traffic.stable, traffic.candidate} <= {after.stable, after.candidate, None}
     assert after.step - before.step in (0, 1)
     assert event[0] != "labels" or after.phase is before.phase, "labels alone move nothing"
-    if before.phase.terminal:
+    undone = event == ("verb", "undo") and before.phase is Phase.PROMOTED
+    if undone:
+        assert after.phase is Phase.ROLLED_BACK and traffic.stable == after.stable
+    elif before.phase.terminal:
         assert after.phase is before.phase and after.history == before.history
     if after.phase is Phase.CANARY and (after.suspect or after.plan.mode == "shadow"):
         assert traffic.candidate_weight == 0 and traffic.stable == after.stable

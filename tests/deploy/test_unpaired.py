@@ -20,7 +20,7 @@ from deploy.rollout import (
 )
 from deploy.sequential import BETS
 from deploy.unpaired import UnpairedEvidence, no_unpaired_evidence, observe_one
-from tests.deploy.canaries import answers, canary
+from tests.deploy.canaries import answers, canary, labels
 
 PLAN = CanaryPlan(weights=(25, 50), evidence="unpaired", longest_wait_labels=None)
 shares = st.floats(0.01, 0.99)
@@ -167,6 +167,13 @@ def test_each_arm_needs_its_share_of_labels():
     seen = judge(more)
     assert seen.verdict is Verdict.INCONCLUSIVE
     assert "labels for 10 of the candidate's 22 answers" in seen.reason
+
+
+def test_paired_labels_may_be_asked_to_cover_the_answers_too():
+    rollout = labels(canary(CanaryPlan(least_label_coverage=0.9)), 40, 1.0, 0.0)
+    assert judge(rollout).verdict is Verdict.PASS
+    more = observe_assigned(rollout, events=20, by_candidate=1, weight_pct=5)
+    assert "labels for" in judge(more).reason and judge(more).verdict is Verdict.INCONCLUSIVE
 
 
 def test_skewed_assignment_and_skewed_arrival_are_inconclusive():
