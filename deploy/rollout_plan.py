@@ -77,7 +77,7 @@ class CanaryPlan:
         least_labels_per_arm: Labels that each arm needs before a verdict or a step (unpaired).
         least_label_coverage: Share of each arm's answers whose label must have come before PASS or
             a step. No count shows that labels of wrong answers go missing more often than others;
-            with a share near 1 there is no room for it.
+            a share near 1 leaves little room for it.
         most_error_rate: Share of the candidate's requests that may fail, as its server counts them;
             more is FAIL. None: off.
         longest_latency_ms: Bound on the candidate's 95th percentile of latency, as its server
