@@ -8,10 +8,10 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check build bench bench-meta constraints clean
+.PHONY: help setup demo test check build bench bench-meta bench-canaries constraints clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(VENV)/.run $(VENV)/.dev ## .venv with metadrift, its libraries and the tools
 
@@ -44,6 +44,9 @@ bench-meta: $(VENV)/.dev ## meta-learning against its baselines; takes hours
 	$(BIN)/python -m benchmarks.meta_step
 	$(BIN)/python -m benchmarks.sorting_plans
 	$(BIN)/python -m benchmarks.sinusoids
+
+bench-canaries: $(VENV)/.dev ## wrong verdicts and labels to a decision over simulated canaries
+	$(BIN)/python -m benchmarks.canaries
 
 constraints: $(VENV)/.dev ## write constraints.txt from what .venv holds
 	{ echo '# The versions the tests ran with; `make constraints` writes this file from .venv.'; \

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deploy.gate import GateResult, gate_power, judge_holdout, least_holdout
     from deploy.kubernetes_api import KubernetesApi
     from deploy.kubernetes_lease import KubernetesLease
+    from deploy.guards import GuardReading, guarded
     from deploy.label_permutation import Suspicion, suspect
     from deploy.mlflow_registry import MlflowRegistry
     from deploy.registry import (
@@ -35,9 +36,19 @@ if TYPE_CHECKING:
     from deploy.registry_records import EpisodeRecord, ModelVersionRecord, RecipeRecord
     from deploy.risk_budget import RiskBudget, left, next_alpha, returns_at, spend
     from deploy.rollout import admit, advance, desired_traffic, end_probation, start
-    from deploy.rollout_observe import observe_assigned, observe_pair
-    from deploy.rollout_plan import Arm, CanaryPlan, Kind, Mode, Phase, Traffic, Verdict
-    from deploy.rollout_state import HistoryEntry, Pause, Rollout
+    from deploy.rollout_observe import observe_answer, observe_assigned, observe_pair
+    from deploy.rollout_plan import (
+        Arm,
+        CanaryPlan,
+        EvidenceKind,
+        Kind,
+        Mode,
+        Phase,
+        Traffic,
+        Verdict,
+    )
+    from deploy.rollout_retry import retry
+    from deploy.rollout_state import Evidence, HistoryEntry, Pause, Rollout
     from deploy.rollout_verbs import Verb, VerbError, apply_verb
     from deploy.sample_ratio import RatioCounts
     from deploy.seldon_core2 import SeldonCore2Backend
@@ -45,6 +56,7 @@ if TYPE_CHECKING:
     from deploy.seldon_kubernetes import SeldonBackend
     from deploy.seldon_objects import ModelArtifact, PredictorTemplate
     from deploy.sequential import BettingTest, PairedEvidence, no_evidence, observe
+    from deploy.unpaired import UnpairedEvidence, no_unpaired_evidence, observe_one
     from deploy.verdict import Judgement, judge
 
 __all__ = [
@@ -55,7 +67,10 @@ __all__ = [
     "Convergence",
     "EmbeddedBackend",
     "EpisodeRecord",
+    "Evidence",
+    "EvidenceKind",
     "GateResult",
+    "GuardReading",
     "HistoryEntry",
     "Judgement",
     "Kind",
@@ -89,6 +104,7 @@ __all__ = [
     "Traffic",
     "TransientBackendError",
     "TransientError",
+    "UnpairedEvidence",
     "Verb",
     "VerbError",
     "Verdict",
@@ -100,16 +116,21 @@ __all__ = [
     "desired_traffic",
     "end_probation",
     "gate_power",
+    "guarded",
     "judge",
     "judge_holdout",
     "least_holdout",
     "left",
     "next_alpha",
     "no_evidence",
+    "no_unpaired_evidence",
     "observe",
+    "observe_answer",
     "observe_assigned",
+    "observe_one",
     "observe_pair",
     "reconcile",
+    "retry",
     "returns_at",
     "spend",
     "start",
@@ -131,6 +152,7 @@ _HOMES = {
     "deploy.kubernetes_api": ("KubernetesApi",),
     "deploy.kubernetes_lease": ("KubernetesLease",),
     "deploy.label_permutation": ("Suspicion", "suspect"),
+    "deploy.guards": ("GuardReading", "guarded"),
     "deploy.mlflow_registry": ("MlflowRegistry",),
     "deploy.registry": (
         "PermanentError",
@@ -143,9 +165,19 @@ _HOMES = {
     "deploy.registry_records": ("EpisodeRecord", "ModelVersionRecord", "RecipeRecord"),
     "deploy.risk_budget": ("RiskBudget", "left", "next_alpha", "returns_at", "spend"),
     "deploy.rollout": ("admit", "advance", "desired_traffic", "end_probation", "start"),
-    "deploy.rollout_observe": ("observe_assigned", "observe_pair"),
-    "deploy.rollout_plan": ("Arm", "CanaryPlan", "Kind", "Mode", "Phase", "Traffic", "Verdict"),
-    "deploy.rollout_state": ("HistoryEntry", "Pause", "Rollout"),
+    "deploy.rollout_observe": ("observe_answer", "observe_assigned", "observe_pair"),
+    "deploy.rollout_plan": (
+        "Arm",
+        "CanaryPlan",
+        "EvidenceKind",
+        "Kind",
+        "Mode",
+        "Phase",
+        "Traffic",
+        "Verdict",
+    ),
+    "deploy.rollout_retry": ("retry",),
+    "deploy.rollout_state": ("Evidence", "HistoryEntry", "Pause", "Rollout"),
     "deploy.rollout_verbs": ("Verb", "VerbError", "apply_verb"),
     "deploy.sample_ratio": ("RatioCounts",),
     "deploy.seldon_core2": ("SeldonCore2Backend",),
@@ -153,6 +185,7 @@ _HOMES = {
     "deploy.seldon_kubernetes": ("SeldonBackend",),
     "deploy.seldon_objects": ("ModelArtifact", "PredictorTemplate"),
     "deploy.sequential": ("BettingTest", "PairedEvidence", "no_evidence", "observe"),
+    "deploy.unpaired": ("UnpairedEvidence", "no_unpaired_evidence", "observe_one"),
     "deploy.verdict": ("Judgement", "judge"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

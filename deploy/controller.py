@@ -48,6 +48,9 @@ class ServingBackend(Protocol):
     def observed(self) -> Traffic | None:
         """Return the split that is live, or None where nothing is served yet.
 
+        A version that is there without traffic, not ready yet or left over, is named as the
+        candidate at weight 0: else nothing would ever remove it.
+
         Raises:
             BackendError: It could not be read.
         """

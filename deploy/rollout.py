@@ -9,8 +9,8 @@
     CANARY --labels and dwell met, harm excluded--> CANARY, next step
     CANARY --PASS--> PROMOTING            CANARY --FAIL--> ROLLED_BACK
     CANARY --inconclusive | error, past longest_wait--> EXPIRED
-    PROMOTING --traffic observed--> PROBATION
-    PROBATION --bound met--> PROMOTED     PROBATION --old one better--> ROLLED_BACK
+    PROMOTING --traffic observed--> PROBATION    --not within longest_promotion_s--> ROLLED_BACK
+    PROBATION --bound met--> PROMOTED     PROBATION --old one better, guard--> ROLLED_BACK
     any of these --abort--> ROLLED_BACK
 
 Three ways to stand still: a person's pause (weights stay; only FAIL and regret act), suspect labels
@@ -21,17 +21,29 @@ Three ways to stand still: a person's pause (weights stay; only FAIL and regret 
 from dataclasses import replace
 from typing import assert_never
 
-from deploy.rollout_observe import observe_assigned, observe_pair
+from deploy.guards import GuardReading, guarded
+from deploy.rollout_observe import observe_answer, observe_assigned, observe_pair
 from deploy.rollout_plan import Arm, CanaryPlan, Kind, Mode, Phase, Traffic, Verdict
-from deploy.rollout_state import HistoryEntry, Pause, Rollout, moved, paused, recorded, stepped
+from deploy.rollout_state import (
+    Evidence,
+    HistoryEntry,
+    Pause,
+    Rollout,
+    moved,
+    paused,
+    recorded,
+    stepped,
+)
 from deploy.rollout_verbs import Verb, VerbError, apply_verb
 from deploy.sample_ratio import RatioCounts
 from deploy.sequential import BettingTest, no_evidence
+from deploy.unpaired import no_unpaired_evidence
 from deploy.verdict import Judgement, harm_bound, judge, regret_shown, unsound_counts
 
 __all__ = [
     "Arm",
     "CanaryPlan",
+    "GuardReading",
     "HistoryEntry",
     "Judgement",
     "Kind",
@@ -49,6 +61,7 @@ __all__ = [
     "desired_traffic",
     "end_probation",
     "judge",
+    "observe_answer",
     "observe_assigned",
     "observe_pair",
     "start",
@@ -81,7 +94,7 @@ def start(
         stable=stable,
         candidate=candidate,
         plan=plan,
-        evidence=no_evidence(plan.least_gain, plan.acceptable_harm),
+        evidence=_nothing_seen(plan),
         regret=BettingTest.start(0.0),
         assigned=RatioCounts(),
         labelled=RatioCounts(),
@@ -99,6 +112,16 @@ def start(
         history=(),
     )
     return recorded(fresh, now_s, reason)
+
+
+def _nothing_seen(plan: CanaryPlan) -> Evidence:
+    match plan.evidence:
+        case "paired":
+            return no_evidence(plan.least_gain, plan.acceptable_harm)
+        case "unpaired":
+            return no_unpaired_evidence(plan.least_gain, plan.acceptable_harm)
+        case _:
+            assert_never(plan.evidence)
 
 
 def admit(
@@ -129,7 +152,7 @@ def advance(
     now_s: float,
     *,
     suspect: str | None = None,
-    guard_error: str | None = None,
+    guard: GuardReading | None = None,
     live: bool = True,
 ) -> Rollout:
     """Return the rollout after one look; the same object when nothing is to be done.
@@ -140,7 +163,7 @@ def advance(
         rollout: As it stands.
         now_s: Engine time, seconds.
         suspect: Why the labels look permuted, if they do (``label_permutation.suspect``).
-        guard_error: Why a guard cannot vouch for the canary, if so.
+        guard: What the candidate's server says of it; None where nothing was read.
         live: Whether the backend was observed to serve ``desired_traffic(rollout)``; a promotion
             goes on to probation only then.
     """
@@ -151,11 +174,11 @@ def advance(
         case Phase.AWAITING_APPROVAL:
             return _await_approval(rollout, now_s)
         case Phase.CANARY:
-            return _advance_canary(rollout, now_s, judge(rollout, guard_error))
+            return _advance_canary(rollout, now_s, judge(rollout, guard))
         case Phase.PROMOTING:
-            return _confirm(rollout, now_s) if live else rollout
+            return _confirm(rollout, now_s) if live else _await_traffic(rollout, now_s)
         case Phase.PROBATION:
-            return _advance_probation(rollout, now_s)
+            return _advance_probation(rollout, now_s, guarded(rollout.plan, guard))
         case Phase.VALIDATING | Phase.PROMOTED | Phase.REJECTED | Phase.ROLLED_BACK | Phase.EXPIRED:
             return rollout
         case _:
@@ -230,7 +253,17 @@ def _confirm(rollout: Rollout, now_s: float) -> Rollout:
     return replace(moved(rollout, now_s, Phase.PROBATION, serves), pause=rollout.pause)
 
 
-def _advance_probation(rollout: Rollout, now_s: float) -> Rollout:
+def _await_traffic(rollout: Rollout, now_s: float) -> Rollout:
+    longest, waited = rollout.plan.longest_promotion_s, now_s - rollout.phase_since_s
+    if longest is None or waited <= longest:
+        return rollout
+    why = f"{rollout.candidate} did not serve everything after {waited:.0f} s (> {longest:g})"
+    return moved(rollout, now_s, Phase.ROLLED_BACK, why, Verdict.ERROR)
+
+
+def _advance_probation(rollout: Rollout, now_s: float, held: tuple[Verdict, str] | None) -> Rollout:
+    if held is not None and held[0] is Verdict.FAIL:
+        return moved(rollout, now_s, Phase.ROLLED_BACK, held[1], Verdict.FAIL)
     regret = regret_shown(rollout)
     if regret is not None:
         return moved(rollout, now_s, Phase.ROLLED_BACK, regret, Verdict.FAIL)

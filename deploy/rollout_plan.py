@@ -8,6 +8,7 @@ from typing import Literal
 Mode = Literal["shadow", "recommend", "auto"]
 Kind = Literal["gated", "announced", "inconclusive_gate"]
 Arm = Literal["stable", "candidate"]
+EvidenceKind = Literal["paired", "unpaired"]
 
 
 class Verdict(enum.Enum):
@@ -69,6 +70,19 @@ class CanaryPlan:
         probation_labels: Labels after the promotion during which the old champion can come back;
             None: off.
         probation_s: Seconds of probation; None: off. The first bound that is met ends it.
+        longest_promotion_s: Seconds until the promoted version's traffic must have been observed;
+            past it the stable version comes back. None: off.
+        evidence: ``paired``: both versions score every event; ``unpaired``: a router sends each
+            event to one of them.
+        least_labels_per_arm: Labels that each arm needs before a verdict or a step (unpaired).
+        least_label_coverage: Share of each arm's answers whose label must have come before PASS or
+            a step. No count shows that labels of wrong answers go missing more often than others;
+            a share near 1 leaves little room for it.
+        most_error_rate: Share of the candidate's requests that may fail, as its server counts them;
+            more is FAIL. None: off.
+        longest_latency_ms: Bound on the candidate's 95th percentile of latency, as its server
+            measures it; above is FAIL. None: off.
+        guard_requests: Requests before the two guards above say anything.
         mode: ``shadow``: scored, never served, never promoted; ``recommend``: waits for approval
             before the first step; ``auto``: goes by the evidence.
         label_permutation: When the labels look permuted: ``hold`` for a person or ``adapt``.
@@ -90,6 +104,13 @@ class CanaryPlan:
     promote_on_pass: bool = True
     probation_labels: int | None = 100
     probation_s: float | None = None
+    longest_promotion_s: float | None = 3600.0
+    evidence: EvidenceKind = "paired"
+    least_labels_per_arm: int = 10
+    least_label_coverage: float = 0.0
+    most_error_rate: float | None = None
+    longest_latency_ms: float | None = None
+    guard_requests: int = 50
     mode: Mode = "auto"
     label_permutation: Literal["hold", "adapt"] = "hold"
 
@@ -115,7 +136,7 @@ class CanaryPlan:
             raise ValueError(f"dwell_s must be a finite number >= 0, got {self.dwell_s}")
         for name in (
             *("longest_wait_s", "longest_wait_labels", "longest_approval_wait_s"),
-            *("probation_labels", "probation_s"),
+            *("probation_labels", "probation_s", "longest_promotion_s", "longest_latency_ms"),
         ):
             bound = getattr(self, name)
             if bound is not None and not 0 < bound < math.inf:
@@ -131,8 +152,34 @@ class CanaryPlan:
                 f"longest_wait_labels ({self.longest_wait_labels}) is below the {needed} labels "
                 "that a step needs: no step could ever end"
             )
+        self._check_evidence()
         if self.probation_labels is None and self.probation_s is None:
             raise ValueError("probation_labels and probation_s are both None: set one of them")
+
+    def _check_evidence(self) -> None:
+        if self.least_labels_per_arm < 1 or self.guard_requests < 1:
+            raise ValueError(
+                f"least_labels_per_arm ({self.least_labels_per_arm}) and guard_requests "
+                f"({self.guard_requests}) must be >= 1"
+            )
+        if not 0.0 <= self.least_label_coverage <= 1.0:
+            raise ValueError(
+                f"least_label_coverage must lie in [0, 1], got {self.least_label_coverage}"
+            )
+        if self.most_error_rate is not None and not 0.0 <= self.most_error_rate < 1.0:
+            raise ValueError(
+                f"most_error_rate must lie in [0, 1), or be None for off: {self.most_error_rate}"
+            )
+        if self.evidence == "unpaired" and self.mode == "shadow":
+            raise ValueError(
+                "mode shadow serves no answer of the candidate, so that unpaired evidence never "
+                "comes: choose recommend or auto, or evidence paired"
+            )
+        if self.evidence == "unpaired" and self.weights[-1] == 100:
+            raise ValueError(
+                f"weights {self.weights} end at 100, where unpaired evidence compares nothing: "
+                "stop below it, PASS promotes from there"
+            )
 
 
 @dataclass(frozen=True, slots=True)

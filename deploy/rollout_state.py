@@ -8,6 +8,9 @@ import msgspec
 from deploy.rollout_plan import CanaryPlan, Kind, Phase, Verdict
 from deploy.sample_ratio import RatioCounts
 from deploy.sequential import BettingTest, PairedEvidence
+from deploy.unpaired import UnpairedEvidence
+
+Evidence = PairedEvidence | UnpairedEvidence
 
 LONGEST_HISTORY = 64
 
@@ -59,8 +62,9 @@ class Rollout:
         stable: Version that served before; in probation the one that can come back.
         candidate: Version that may replace it.
         plan: How it earns traffic.
-        evidence: Pairs seen in the canary.
+        evidence: What the labels of the canary say; its class goes by ``plan.evidence``.
         regret: Pairs seen since the promotion; null "mean(loss_candidate - loss_stable) <= 0".
+            Without pairs it stays empty.
         assigned: Events scored, by weight and arm.
         labelled: Labels joined, by the weight and arm at scoring time.
         labels_by_step: Labels that came while at each step.
@@ -84,7 +88,7 @@ class Rollout:
     stable: str
     candidate: str
     plan: CanaryPlan
-    evidence: PairedEvidence
+    evidence: Evidence
     regret: BettingTest
     assigned: RatioCounts
     labelled: RatioCounts

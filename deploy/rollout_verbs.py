@@ -6,7 +6,7 @@ from typing import Literal, assert_never
 from deploy.rollout_plan import Phase
 from deploy.rollout_state import Rollout, moved, paused, resumed, stepped
 
-Verb = Literal["promote", "promote_full", "pause", "resume", "abort", "approve", "reject"]
+Verb = Literal["promote", "promote_full", "pause", "resume", "abort", "approve", "reject", "undo"]
 
 
 class VerbError(ValueError):
@@ -18,7 +18,8 @@ def apply_verb(rollout: Rollout, verb: Verb, who: str, now_s: float, reason: str
 
     ``promote`` skips the current step (in probation: the rest of it); ``promote_full`` promotes
     without PASS; ``resume`` also says of suspect labels that they are right; ``reject`` answers a
-    review, or says of suspect labels that they are wrong; ``abort`` wins from every phase.
+    review, or says of suspect labels that they are wrong; ``abort`` wins from every phase;
+    ``undo`` takes a promotion back, also one that is long over.
 
     Args:
         rollout: As it stands.
@@ -30,12 +31,14 @@ def apply_verb(rollout: Rollout, verb: Verb, who: str, now_s: float, reason: str
     Raises:
         VerbError: It makes no sense in this phase. Nothing has changed.
     """
-    if rollout.phase.terminal:
-        raise _refused(rollout, verb, f"it ended as {rollout.phase.value}; nothing is in progress")
+    if rollout.phase.terminal and verb != "undo":
+        raise refused(rollout, verb, f"it ended as {rollout.phase.value}; nothing is in progress")
     words = f"{verb.replace('_', ' --')} by {who}" + (f": {reason}" if reason else "")
     match verb:
         case "abort":
             after = moved(rollout, now_s, Phase.ROLLED_BACK, words)
+        case "undo":
+            after = _undo(rollout, now_s, words)
         case "pause":
             after = _pause(rollout, now_s, words)
         case "resume":
@@ -53,22 +56,32 @@ def apply_verb(rollout: Rollout, verb: Verb, who: str, now_s: float, reason: str
     return after
 
 
+def _undo(rollout: Rollout, now_s: float, words: str) -> Rollout:
+    match rollout.phase:
+        case Phase.PROMOTING | Phase.PROBATION | Phase.PROMOTED:
+            return moved(rollout, now_s, Phase.ROLLED_BACK, words)
+        case _ if rollout.phase.terminal:
+            raise refused(rollout, "undo", "it did not promote its candidate")
+        case _:
+            raise refused(rollout, "undo", "nothing is promoted yet; abort takes it back")
+
+
 def _pause(rollout: Rollout, now_s: float, words: str) -> Rollout:
     if rollout.pause is not None:
-        raise _refused(rollout, "pause", f"it is paused already: {rollout.pause.reason}")
+        raise refused(rollout, "pause", f"it is paused already: {rollout.pause.reason}")
     return paused(rollout, now_s, "person", words)
 
 
 def _resume(rollout: Rollout, now_s: float, words: str) -> Rollout:
     if rollout.pause is None:
-        raise _refused(rollout, "resume", "it is not paused")
+        raise refused(rollout, "resume", "it is not paused")
     return resumed(rollout, now_s, words)
 
 
 def _approve(rollout: Rollout, now_s: float, words: str) -> Rollout:
     _not_suspect(rollout, "approve")
     if rollout.phase is not Phase.AWAITING_APPROVAL:
-        raise _refused(rollout, "approve", "it waits for no approval")
+        raise refused(rollout, "approve", "it waits for no approval")
     return moved(rollout, now_s, Phase.CANARY, words)
 
 
@@ -79,16 +92,16 @@ def _reject(rollout: Rollout, now_s: float, words: str) -> Rollout:
         case Phase.CANARY if rollout.suspect:
             return moved(rollout, now_s, Phase.REJECTED, words)
         case _:
-            raise _refused(rollout, "reject", "there is nothing to review; abort takes it back")
+            raise refused(rollout, "reject", "there is nothing to review; abort takes it back")
 
 
 def _promote(rollout: Rollout, now_s: float, words: str) -> Rollout:
     _not_suspect(rollout, "promote")
     match rollout.phase:
         case Phase.CANARY if rollout.plan.mode == "shadow":
-            raise _refused(rollout, "promote", "in mode shadow the candidate is never served")
+            raise refused(rollout, "promote", "in mode shadow the candidate is never served")
         case Phase.CANARY if rollout.last_step:
-            raise _refused(
+            raise refused(
                 rollout, "promote", "this is the last step; promote --full does without PASS"
             )
         case Phase.CANARY:
@@ -96,34 +109,33 @@ def _promote(rollout: Rollout, now_s: float, words: str) -> Rollout:
         case Phase.PROBATION:
             return moved(rollout, now_s, Phase.PROMOTED, words)
         case Phase.AWAITING_APPROVAL:
-            raise _refused(rollout, "promote", "it waits for approval; approve it first")
+            raise refused(rollout, "promote", "it waits for approval; approve it first")
         case _:
-            raise _refused(
-                rollout, "promote", "there is no step to skip yet; try again in a moment"
-            )
+            raise refused(rollout, "promote", "there is no step to skip yet; try again in a moment")
 
 
 def _promote_full(rollout: Rollout, now_s: float, words: str) -> Rollout:
     _not_suspect(rollout, "promote_full")
     if rollout.plan.mode == "shadow":
-        raise _refused(rollout, "promote_full", "in mode shadow the candidate is never served")
+        raise refused(rollout, "promote_full", "in mode shadow the candidate is never served")
     match rollout.phase:
         case Phase.VALIDATING | Phase.AWAITING_APPROVAL | Phase.CANARY:
             return moved(rollout, now_s, Phase.PROMOTING, words)
         case Phase.PROBATION:
             return moved(rollout, now_s, Phase.PROMOTED, words)
         case _:
-            raise _refused(rollout, "promote_full", "it is being promoted already")
+            raise refused(rollout, "promote_full", "it is being promoted already")
 
 
 def _not_suspect(rollout: Rollout, verb: Verb) -> None:
     if rollout.suspect:
-        raise _refused(
+        raise refused(
             rollout, verb, "its labels are suspect; resume if they are right, reject if not"
         )
 
 
-def _refused(rollout: Rollout, verb: Verb, why: str) -> VerbError:
+def refused(rollout: Rollout, verb: str, why: str) -> VerbError:
+    """Return the error that says where the rollout stands and why the verb makes no sense."""
     return VerbError(
         f"{verb}: rollout {rollout.id} of {rollout.candidate} is in phase "
         f"{rollout.phase.value}: {why}"

@@ -1,12 +1,14 @@
-"""Anytime-valid tests on paired losses, by betting.
+"""Anytime-valid tests by betting, and what they say of paired losses.
 
-Both versions score every event, so each label gives a pair of losses and a difference
-``d = loss_stable - loss_candidate`` in [-1, 1]. Against the null "the mean of x, given the past,
-is at most m at every step" a bettor stakes the fraction ``lambda`` of the wealth on ``x - m``:
+Where both versions score every event, each label gives a pair of losses and a difference
+``d = loss_stable - loss_candidate`` in [-1, 1]. (``deploy.unpaired`` has what takes its place where
+only one of them answers.) Against the null "the mean of x, given the past, is at most m at every
+step" a bettor stakes the fraction ``lambda`` of the wealth on ``x - m``:
 
-    E_t = mean over lambda of  prod_{i<=t} (1 + lambda (x_i - m)),    0 < lambda < 1 / (1 + m)
+    E_t = mean over lambda of  prod_{i<=t} (1 + lambda_i (x_i - m)),  0 < lambda_i < 1 / (m - low_i)
 
-Every factor is positive because x >= -1, and under the null each product, hence their mean, is a
+Every factor is positive because x_i >= low_i (-1 for differences of losses; known before x_i in any
+case), and under the null each product, hence their mean, is a
 nonnegative supermartingale that starts at 1. Ville's inequality bounds the chance that it ever
 reaches 1 / alpha by alpha: the test may be looked at after every label and stopped at will. The
 mixture over a fixed grid needs no tuning to the size of the effect.
@@ -26,6 +28,8 @@ import math
 from dataclasses import dataclass
 from operator import add
 
+import msgspec
+
 BETS = (0.10, 0.25, 0.45, 0.65, 0.80, 0.93)
 """Stakes, as shares of the largest admissible one. For 0/1 losses an error falling from .30 to .10
 is decided after a median of 44 labels at alpha .05, from .50 to .05 after 13."""
@@ -33,8 +37,8 @@ is decided after a median of 44 labels at alpha .05, from .50 to .05 after 13.""
 FRESH = (0.0,) * len(BETS)
 
 
-def _log_factors(x: float, margin: float) -> tuple[float, ...]:
-    return tuple(math.log1p(share * (x - margin) / (1.0 + margin)) for share in BETS)
+def _log_factors(x: float, margin: float, lowest: float = -1.0) -> tuple[float, ...]:
+    return tuple(math.log1p(share * (x - margin) / (margin - lowest)) for share in BETS)
 
 
 _cached_log_factors = functools.lru_cache(maxsize=256)(_log_factors)
@@ -42,7 +46,7 @@ _cached_log_factors = functools.lru_cache(maxsize=256)(_log_factors)
 
 @dataclass(frozen=True, slots=True)
 class BettingTest:
-    """One-sided test of the null "mean of x given the past <= margin", for x in [-1, 1].
+    """One-sided test of the null "mean of x given the past <= margin", for x bounded from below.
 
     Attributes:
         margin: The null's bound, in (-1, 1).
@@ -66,7 +70,7 @@ class BettingTest:
         return cls(margin)
 
     def observe(self, x: float) -> "BettingTest":
-        """Return the test after one more observation.
+        """Return the test after one more observation in [-1, 1].
 
         Raises:
             ValueError: ``x`` is outside [-1, 1] or not finite.
@@ -75,6 +79,23 @@ class BettingTest:
             raise ValueError(f"x must lie in [-1, 1], got {x}; scale the losses into [0, 1]")
         # 0/1 losses give three values of x: their logarithms are looked up.
         factors = (_cached_log_factors if x in (-1.0, 0.0, 1.0) else _log_factors)(x, self.margin)
+        return BettingTest(self.margin, self.n + 1, tuple(map(add, self.log_wealth, factors)))
+
+    def observe_above(self, x: float, lowest: float) -> "BettingTest":
+        """Return the test after one more observation that could not have been below ``lowest``.
+
+        Args:
+            x: The observation.
+            lowest: Its bound, known before it was made; below the margin.
+
+        Raises:
+            ValueError: ``x`` is below its bound or not finite, or the bound not below the margin.
+        """
+        if not lowest < self.margin:
+            raise ValueError(f"lowest must be below the margin {self.margin}, got {lowest}")
+        if not lowest <= x < math.inf:
+            raise ValueError(f"x must be a finite number >= {lowest}, got {x}")
+        factors = _log_factors(x, self.margin, lowest)
         return BettingTest(self.margin, self.n + 1, tuple(map(add, self.log_wealth, factors)))
 
     def log_e(self) -> float:
@@ -92,8 +113,7 @@ class BettingTest:
         return self.log_e() >= -math.log(risk)
 
 
-@dataclass(frozen=True, slots=True)
-class PairedEvidence:
+class PairedEvidence(msgspec.Struct, frozen=True, tag="paired"):
     """What the paired losses of a rollout say so far; pooled over its steps.
 
     The gain of the candidate is the mean of ``d = loss_stable - loss_candidate``.
@@ -123,18 +143,36 @@ class PairedEvidence:
     losses: int = 0
 
     @property
-    def sum_d(self) -> float:
-        """Sum of the differences."""
-        return self.loss_stable - self.loss_candidate
+    def mean_stable(self) -> float:
+        """Mean loss of the stable version; 0 before the first pair."""
+        return self.loss_stable / self.n if self.n else 0.0
+
+    @property
+    def mean_candidate(self) -> float:
+        """Mean loss of the candidate; 0 before the first pair."""
+        return self.loss_candidate / self.n if self.n else 0.0
 
     @property
     def gain(self) -> float:
         """Mean difference; 0 before the first pair."""
-        return self.sum_d / self.n if self.n else 0.0
+        return (self.loss_stable - self.loss_candidate) / self.n if self.n else 0.0
+
+    def numbers(self) -> dict[str, int | float]:
+        """Return what is shown and recorded of it."""
+        return {
+            "labels": self.n,
+            "gain": self.gain,
+            "wins": self.wins,
+            "losses": self.losses,
+            "e_better": self.better.e_value(),
+            "e_worse": self.worse.e_value(),
+        }
 
 
-def no_evidence(least_gain: float, acceptable_harm: float) -> PairedEvidence:
-    """Return the evidence before the first label.
+def opening_tests(
+    least_gain: float, acceptable_harm: float
+) -> tuple[BettingTest, BettingTest, BettingTest]:
+    """Return the tests ``better``, ``worse`` and ``safe`` before the first label.
 
     Raises:
         ValueError: A margin is outside [0, 1), or no harm at all is acceptable.
@@ -146,11 +184,18 @@ def no_evidence(least_gain: float, acceptable_harm: float) -> PairedEvidence:
             f"acceptable_harm must lie strictly between 0 and 1, got {acceptable_harm}; "
             "with 0 no number of labels shows that a step is safe"
         )
-    return PairedEvidence(
-        better=BettingTest.start(least_gain),
-        worse=BettingTest.start(acceptable_harm),
-        safe=BettingTest.start(-acceptable_harm),
-    )
+    margins = (least_gain, acceptable_harm, -acceptable_harm)
+    better, worse, safe = map(BettingTest.start, margins)
+    return better, worse, safe
+
+
+def no_evidence(least_gain: float, acceptable_harm: float) -> PairedEvidence:
+    """Return the evidence before the first label.
+
+    Raises:
+        ValueError: A margin is outside [0, 1), or no harm at all is acceptable.
+    """
+    return PairedEvidence(*opening_tests(least_gain, acceptable_harm))
 
 
 def observe(

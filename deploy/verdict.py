@@ -2,10 +2,14 @@
 
 import math
 from dataclasses import dataclass
+from typing import assert_never
 
+from deploy.guards import GuardReading, guarded
 from deploy.rollout_plan import Verdict
 from deploy.rollout_state import Rollout
-from deploy.sequential import BettingTest
+from deploy.sample_ratio import RatioCounts
+from deploy.sequential import BettingTest, PairedEvidence
+from deploy.unpaired import UnpairedEvidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +28,32 @@ class Judgement:
     harm_excluded: bool = False
 
 
-def judge(rollout: Rollout, guard_error: str | None = None) -> Judgement:
-    """Judge the candidate from its plan and evidence alone.
+def judge(rollout: Rollout, guard: GuardReading | None = None) -> Judgement:
+    """Judge the candidate from its plan, its evidence and its server's counters alone.
 
     Missing data never pass: no labels, fewer than the plan asks for, events that nobody counted, or
     a skewed share of events or labels are INCONCLUSIVE, whatever the losses say.
 
     Args:
         rollout: What has been seen so far.
-        guard_error: Why a guard cannot vouch for the canary (its server does not answer, say).
+        guard: What the candidate's server says; None where nothing was read.
     """
-    plan, evidence = rollout.plan, rollout.evidence
+    plan, evidence, held = rollout.plan, rollout.evidence, guarded(rollout.plan, guard)
+    if held is not None and held[0] is Verdict.FAIL:
+        return Judgement(*held)
     unsound = "no label yet" if evidence.n == 0 else unsound_counts(rollout)
     if unsound is None and evidence.worse.rejects(plan.fail_risk):
         return Judgement(Verdict.FAIL, _worse(rollout))
-    if guard_error is not None:
-        return Judgement(Verdict.ERROR, f"guard: {guard_error}")
+    if held is not None:
+        return Judgement(*held)
+    unsound = unsound or missing_labels(rollout)
     if unsound is not None:
         return Judgement(Verdict.INCONCLUSIVE, unsound)
+    return _undecided_or_pass(rollout)
+
+
+def _undecided_or_pass(rollout: Rollout) -> Judgement:
+    plan, evidence = rollout.plan, rollout.evidence
     safe = evidence.safe.rejects(plan.step_risk)
     if rollout.step_labels < plan.least_labels:
         few = f"{rollout.step_labels} of {plan.least_labels} labels at this step; {_gain(rollout)}"
@@ -51,6 +63,48 @@ def judge(rollout: Rollout, guard_error: str | None = None) -> Judgement:
         more = f"; a gain above {plan.least_gain:g} is shown" if plan.least_gain else ""
         return Judgement(Verdict.PASS, f"candidate {numbers}{more}", safe)
     return Judgement(Verdict.INCONCLUSIVE, f"undecided: {numbers}", safe)
+
+
+def missing_labels(rollout: Rollout) -> str | None:
+    """Return which arm has too few labels to be compared, or None."""
+    match rollout.evidence:
+        case PairedEvidence():
+            return _uncovered(rollout)  # every label is of both arms
+        case UnpairedEvidence() as evidence:
+            return _few_per_arm(rollout, evidence) or _uncovered(rollout)
+        case _:
+            assert_never(rollout.evidence)
+
+
+def _few_per_arm(rollout: Rollout, evidence: UnpairedEvidence) -> str | None:
+    least = rollout.plan.least_labels_per_arm
+    for arm, labels in (
+        ("candidate", evidence.n_candidate),
+        ("stable version", evidence.n_stable),
+    ):
+        if labels < least:
+            return f"{labels} of {least} labels of the {arm}'s answers"
+    return None
+
+
+def _uncovered(rollout: Rollout) -> str | None:
+    share = rollout.plan.least_label_coverage
+    labels, answers = by_arm(rollout.labelled), by_arm(rollout.assigned)
+    arms = zip(("stable version", "candidate"), labels, answers, strict=True)
+    for arm, n, of in reversed(list(arms)):
+        if n < share * of:
+            return (
+                f"labels for {n} of the {arm}'s {of} answers, less than the share of {share:g} "
+                "that is asked for"
+            )
+    return None
+
+
+def by_arm(counts: RatioCounts) -> tuple[int, int]:
+    """Return the counts of stable and candidate where both may answer."""
+    shared = [cell for cell in counts.cells if 0 < cell.weight_pct < 100]
+    candidate = sum(cell.by_candidate for cell in shared)
+    return sum(cell.events for cell in shared) - candidate, candidate
 
 
 def unsound_counts(rollout: Rollout) -> str | None:
@@ -96,8 +150,7 @@ def _gain(rollout: Rollout) -> str:
     word = "better" if evidence.gain >= 0 else "worse"
     return (
         f"{word} by {abs(evidence.gain):.3g} after {evidence.n} labels "
-        f"(loss {evidence.loss_stable / evidence.n:.3g} to "
-        f"{evidence.loss_candidate / evidence.n:.3g})"
+        f"(loss {evidence.mean_stable:.3g} to {evidence.mean_candidate:.3g})"
     )
 
 

@@ -27,6 +27,7 @@ VERBS = (
     "run",
     "produce",
     "status",
+    "watch",
     "rollout_verbs",
     "signal",
     "serve",

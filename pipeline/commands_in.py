@@ -9,6 +9,7 @@ from pipeline.core_state import RouteCore
 from pipeline.episodes import end_episode, open_episode
 from pipeline.messages import Control
 from pipeline.records import RegistryNews
+from pipeline.rollout_again import retry, undo
 from pipeline.rollouts import command
 from pipeline.turn import Turn
 
@@ -45,6 +46,10 @@ def carry_out(turn: Turn, control: Control, time_ms: int) -> None:
                 _announce(turn, control, route, time_ms)
             case "force":
                 _force(turn, control, route)
+            case "retry":
+                retry(turn, control.route, control.by, control.reason)
+            case "undo":
+                undo(turn, control.route, control.by, control.reason)
             case _:
                 _same_candidate(turn, control, route)
                 verb = ROLLOUT_VERBS[control.verb]

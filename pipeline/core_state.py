@@ -161,6 +161,7 @@ class RouteCore(msgspec.Struct):
         rollout_from: Position of the first event that both arms of the rollout answered.
         probation_from: The same for the probation.
         waiting: A signal that came while it could not act.
+        ended: The last rollout that ended; None since a newer one began or was promoted.
     """
 
     champion: int = 0
@@ -183,6 +184,7 @@ class RouteCore(msgspec.Struct):
     rollout_from: int = 0
     probation_from: int = 0
     waiting: Signal | None = None
+    ended: Rollout | None = None
 
 
 class OffsetMark(msgspec.Struct):

@@ -57,7 +57,17 @@ class Label(msgspec.Struct, gc=False, kw_only=True):
 
 
 Verb = Literal[
-    "new-task", "pause", "resume", "approve", "reject", "abort", "promote", "promote-full", "force"
+    "new-task",
+    "pause",
+    "resume",
+    "approve",
+    "reject",
+    "abort",
+    "promote",
+    "promote-full",
+    "retry",
+    "undo",
+    "force",
 ]
 
 

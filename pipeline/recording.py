@@ -164,7 +164,6 @@ def record_rollout(turn: Turn, episode: int | None, rollout: Rollout, number: in
     """Have a rollout's standing written beside its episode and on its version."""
     if episode is None:
         return
-    evidence = rollout.evidence
     record = RolloutRecord(
         episode_key=episode_key(turn, episode),
         version=str(number),
@@ -173,12 +172,7 @@ def record_rollout(turn: Turn, episode: int | None, rollout: Rollout, number: in
         verdict="" if rollout.verdict is None else rollout.verdict.value,
         reason=rollout.reason,
         metrics={
-            "labels": float(evidence.n),
-            "gain": evidence.gain,
-            "wins": float(evidence.wins),
-            "losses": float(evidence.losses),
-            "e_better": evidence.better.e_value(),
-            "e_worse": evidence.worse.e_value(),
+            **{name: float(value) for name, value in rollout.evidence.numbers().items()},
             "wrong_served": float(rollout.wrong_served),
         },
     )

@@ -121,13 +121,15 @@ def begin_rollout(
         risk_left=left(core.risk, turn.now_s),
         mode=rollout.plan.mode,
     )
-    route.rollout = rollout
+    enter(turn, name, rollout, gate.reason)
+
+
+def enter(turn: Turn, name: str, rollout: Rollout, reason: str) -> None:
+    """Let a rollout that was just made into its canary, or before its reviewer."""
+    route = turn.route(name)
+    route.rollout, route.ended = rollout, None
     admitted = admit(
-        rollout,
-        turn.now_s,
-        may_enter=True,
-        reason=gate.reason,
-        suspect=suspicion(turn, name),
+        rollout, turn.now_s, may_enter=True, reason=reason, suspect=suspicion(turn, name)
     )
     _moved(turn, name, rollout, admitted)
 
@@ -136,8 +138,9 @@ def advance_rollouts(turn: Turn, name: str) -> None:
     """Look at the rollout and the probation of a route once."""
     route = turn.route(name)
     if route.probation is not None:
-        now = advance(route.probation, turn.now_s, suspect=suspicion(turn, name))
-        _probation_moved(turn, name, route.probation, now)
+        live = route.probation.phase is not Phase.PROMOTING or turn.converge(name)
+        now = advance(route.probation, turn.now_s, suspect=suspicion(turn, name), live=live)
+        probation_moved(turn, name, route.probation, now)
     while route.rollout is not None:
         seen = advance(route.rollout, turn.now_s, suspect=suspicion(turn, name))
         if seen is route.rollout:
@@ -159,7 +162,14 @@ def command(turn: Turn, name: str, verb: Verb, who: str, reason: str) -> None:
     if route.rollout is not None:
         _moved(turn, name, target, said)
     else:
-        _probation_moved(turn, name, target, said)
+        probation_moved(turn, name, target, said)
+
+
+def abort_rollout(turn: Turn, name: str, who: str, reason: str) -> None:
+    """Abort the rollout in progress, if any."""
+    rollout = turn.route(name).rollout
+    if rollout is not None:
+        _moved(turn, name, rollout, apply_verb(rollout, "abort", who, turn.now_s, reason))
 
 
 # ---------------------------------------------------------------- what a move means
@@ -175,7 +185,7 @@ def _moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
         _promote(turn, name, after)
         return
     if after.phase.terminal:
-        route.rollout = None
+        route.rollout, route.ended = None, after
         if after.phase in (Phase.ROLLED_BACK, Phase.EXPIRED) and route.waiting is None:
             route.waiting = _still_open(route.rollout_signal)
         if before.suspect and after.phase is Phase.REJECTED:
@@ -184,7 +194,7 @@ def _moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
             route.waiting = None
         route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
         turn.effect("alias", f"rollout-{after.id}-no-candidate", alias="candidate", number=0)
-        _written(turn, after)
+        written(turn, after)
 
 
 def _trusted_losses(turn: Turn, name: str) -> list[float]:
@@ -211,7 +221,7 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     core, route = turn.core, turn.route(name)
     if route.probation is not None:
         over = end_probation(route.probation, turn.now_s, f"rollout {rollout.id} takes its place")
-        _probation_moved(turn, name, route.probation, over)
+        probation_moved(turn, name, route.probation, over)
     monitors, old, new = turn.state.monitors[name], route.champion, route.rollout_candidate
     route.before = Before(
         champion=old,
@@ -245,10 +255,11 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
         former=rollout.stable,
         labels=rollout.evidence.n,
     )
-    _written(turn, live)
+    written(turn, live)
 
 
-def _probation_moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
+def probation_moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
+    """Carry a probation's move into the route."""
     route = turn.route(name)
     route.probation = after
     if after is before:
@@ -257,10 +268,12 @@ def _probation_moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> 
     if not after.phase.terminal:
         return
     route.probation = None
+    if after.phase is Phase.ROLLED_BACK or route.ended is None:
+        route.ended = after
     if after.phase is Phase.ROLLED_BACK and route.before is not None:
         _take_back(turn, name, after, route.before)
     route.before = None
-    _written(turn, after)
+    written(turn, after)
 
 
 def _take_back(turn: Turn, name: str, rollout: Rollout, before: Before) -> None:
@@ -268,8 +281,7 @@ def _take_back(turn: Turn, name: str, rollout: Rollout, before: Before) -> None:
     route = turn.route(name)
     if route.rollout is not None:
         reason = f"its stable version {rollout.candidate} was rolled back"
-        aborted = apply_verb(route.rollout, "abort", "probation", turn.now_s, reason)
-        _moved(turn, name, route.rollout, aborted)
+        abort_rollout(turn, name, "probation", reason)
     route.champion, route.earlier = before.champion, list(before.earlier)
     route.champion_since_label = before.champion_since_label
     route.champion_since_position = before.champion_since_position
@@ -308,7 +320,6 @@ def _record(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
 
 def rollout_facts(rollout: Rollout) -> dict[str, object]:
     """Return how a rollout stands, as JSON-able facts."""
-    evidence = rollout.evidence
     return {
         "rollout": rollout.id,
         "candidate": rollout.candidate,
@@ -316,12 +327,8 @@ def rollout_facts(rollout: Rollout) -> dict[str, object]:
         "phase": rollout.phase.value,
         "step": rollout.step,
         "weight_pct": desired_traffic(rollout).candidate_weight,
-        "labels": evidence.n,
-        "gain": evidence.gain,
-        "wins": evidence.wins,
-        "losses": evidence.losses,
-        "e_better": evidence.better.e_value(),
-        "e_worse": evidence.worse.e_value(),
+        "evidence": rollout.plan.evidence,
+        **rollout.evidence.numbers(),
         "risk": rollout.plan.risk,
         "wrong_served": rollout.wrong_served,
         "verdict": None if rollout.verdict is None else rollout.verdict.value,
@@ -329,7 +336,8 @@ def rollout_facts(rollout: Rollout) -> dict[str, object]:
     }
 
 
-def _written(turn: Turn, rollout: Rollout) -> None:
+def written(turn: Turn, rollout: Rollout) -> None:
+    """Have the registry told how a rollout stands."""
     version = turn.version_named(rollout.candidate)
     record_rollout(turn, version.episode, rollout, version.number)
 

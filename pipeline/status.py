@@ -6,6 +6,7 @@ import msgspec
 
 from deploy.risk_budget import RiskBudget, left, next_alpha, returns_at
 from deploy.rollout import Rollout, desired_traffic
+from deploy.sequential import PairedEvidence
 from pipeline.core_state import Core, Episode, RouteCore, decode_core
 from pipeline.messages import Decision
 from pipeline.records import ModelsFound
@@ -13,6 +14,7 @@ from pipeline.settings import Settings
 from pipeline.state_file import FORMAT, LEASE_S, Glimpse, StateError
 from pipeline.status_document import (
     EpisodeStatus,
+    HistoryStatus,
     OwnerState,
     OwnerStatus,
     RiskStatus,
@@ -127,6 +129,7 @@ def _route(settings: Settings, core: Core, route: RouteCore) -> RouteStatus:
         episode=_episode(settings, core, route.episode) if route.episode else None,
         rollout=_rollout(core, route.rollout) if route.rollout else None,
         probation=_rollout(core, route.probation) if route.probation else None,
+        ended=_rollout(core, route.ended) if route.ended else None,
         waiting=f"{waiting.kind.value} ({waiting.detector}) at {waiting.at}" if waiting else None,
     )
 
@@ -157,12 +160,14 @@ def _rollout(core: Core, rollout: Rollout) -> RolloutStatus:
         mode=rollout.plan.mode,
         step=rollout.step + 1,
         steps=len(rollout.plan.weights),
+        weights=list(rollout.plan.weights),
         weight_pct=desired_traffic(rollout).candidate_weight,
         labels=evidence.n,
         step_labels=rollout.step_labels,
         gain=evidence.gain,
-        wins=evidence.wins,
-        losses=evidence.losses,
+        evidence=rollout.plan.evidence,
+        wins=evidence.wins if isinstance(evidence, PairedEvidence) else None,
+        losses=evidence.losses if isinstance(evidence, PairedEvidence) else None,
         e_better=evidence.better.e_value(),
         e_needed=1.0 / rollout.plan.risk,
         e_worse=evidence.worse.e_value(),
@@ -170,6 +175,10 @@ def _rollout(core: Core, rollout: Rollout) -> RolloutStatus:
         paused=None if pause is None else f"{pause.cause}: {pause.reason}",
         packet=core.packets.get(made_by or 0, "")[:8],
         reason=rollout.reason,
+        history=[
+            HistoryStatus(at_s=h.at_s, phase=h.phase.value, step=h.step + 1, reason=h.reason)
+            for h in rollout.history
+        ],
     )
 
 

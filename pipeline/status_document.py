@@ -54,6 +54,22 @@ class EpisodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     signal: str
 
 
+class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing that happened to a rollout.
+
+    Attributes:
+        at_s: Engine time, seconds since the epoch.
+        phase: Phase afterwards.
+        step: Step afterwards, from 1.
+        reason: Why, with its numbers.
+    """
+
+    at_s: float
+    phase: str
+    step: int
+    reason: str
+
+
 class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout, or the probation after a promotion, with its numbers.
 
@@ -65,12 +81,14 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
         mode: ``shadow``, ``recommend`` or ``auto``.
         step: From 1.
         steps: How many there are.
+        weights: The candidate's percent of the answers at each step.
         weight_pct: Percent of answers that are the candidate's now.
-        labels: Labelled pairs seen.
+        evidence: ``paired``: both versions score every event; ``unpaired``: one of them answers.
+        labels: Labels seen in the canary.
         step_labels: Of them in this step.
         gain: Mean fall of the loss from stable to candidate.
-        wins: Pairs where the candidate lost less.
-        losses: Pairs where it lost more.
+        wins: Pairs where the candidate lost less; null without pairs.
+        losses: Pairs where it lost more; null without pairs.
         e_better: Evidence that it is better.
         e_needed: PASS when ``e_better`` reaches this.
         e_worse: Evidence of harm.
@@ -78,6 +96,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
         paused: Why it stands still; null when it does not.
         packet: First 8 digits of the digest of its review packet; empty when there is none.
         reason: Why it stands where it stands.
+        history: What happened to it, oldest first.
     """
 
     id: int
@@ -87,12 +106,14 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     step: int
     steps: int
+    weights: list[int]
     weight_pct: int
+    evidence: str
     labels: int
     step_labels: int
     gain: float
-    wins: int
-    losses: int
+    wins: int | None
+    losses: int | None
     e_better: float
     e_needed: float
     e_worse: float
@@ -100,6 +121,7 @@ class RolloutStatus(msgspec.Struct, frozen=True, kw_only=True):
     paused: str | None
     packet: str
     reason: str
+    history: list[HistoryStatus]
 
 
 class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -113,6 +135,7 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
         rollout: In progress.
         probation: The last promotion, while the old champion can come back.
         waiting: A signal that could not act when it came.
+        ended: The last rollout that ended; null since a newer one began or was promoted.
     """
 
     champion: str | None
@@ -122,6 +145,7 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutStatus | None
     probation: RolloutStatus | None
     waiting: str | None
+    ended: RolloutStatus | None
 
 
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):

@@ -67,7 +67,7 @@ def verb_of(words: list[str]) -> tuple[Any, list[str]]:
 
 
 def make_targets() -> set[str]:
-    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    return set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
 @each_page
@@ -94,7 +94,7 @@ def test_commands_within_the_text_exist(page: Path) -> None:
         command, left = verb_of(words)
         known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)} | {"--help"}
         assert {w for w in left if re.match(r"--?[a-z]", w)} <= known, quoted
-    for quoted in re.findall(r"`make ([a-z]+)`", prose(page.read_text())):
+    for quoted in re.findall(r"`make ([a-z-]+)`", prose(page.read_text())):
         assert quoted in make_targets(), quoted
 
 
@@ -253,7 +253,8 @@ def test_every_adr_is_in_the_index_and_has_its_parts() -> None:
     folder = ROOT / "docs/adr"
     index = (folder / "README.md").read_text()
     pages = sorted(p for p in folder.glob("[0-9]*.md"))
-    assert [int(p.name[:4]) for p in pages] == list(range(1, len(pages) + 1))
+    numbers = [p.name[:4] for p in pages]
+    assert len(set(numbers)) == len(numbers), "a number names one decision"
     for page in pages:
         assert f"]({page.name})" in index
         for part in ("Context", "Decision", "Consequences"):

@@ -1,4 +1,4 @@
-"""``metadrift approve``, ``reject``, ``pause``, ``resume``, ``abort``, ``promote``."""
+"""A person's word on a rollout: ``metadrift approve``, ``abort``, ``promote``, ``undo`` ..."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,12 +27,14 @@ _HELP = {
     "resume": "Let a paused rollout go on; of suspect labels it says that they are right.",
     "abort": "Roll back now: the stable version gets all traffic.",
     "promote": "Skip the rollout's current step; with --full make the candidate champion now.",
+    "retry": "Roll the same candidate out again after a roll back, an expiry or an abort.",
+    "undo": "Make the champion before this one the champion again, in probation or later.",
 }
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands."""
-    for verb in (approve, reject, pause, resume, abort, promote):
+    for verb in (approve, reject, pause, resume, abort, promote, retry, undo):
         name = verb.__name__
         example = f'metadrift {name} -m "looked at its numbers" -c metadrift.yaml'
         text = f"{_HELP[name]}\n\nExample: {example}\n\n{EXIT_CODES}"
@@ -114,6 +116,30 @@ def promote(
 ) -> None:
     """Promote by hand."""
     _say("promote-full" if full else "promote", config, by, reason, route, wait, as_json=as_json)
+
+
+def retry(
+    by: BY = None,
+    reason: REASON = "",
+    route: ROUTE = "*",
+    wait: WAIT = 15.0,
+    config: CONFIG = DEFAULT_CONFIG,
+    as_json: JSON = False,
+) -> None:
+    """Start the candidate's rollout again."""
+    _say("retry", config, by, reason, route, wait, as_json=as_json)
+
+
+def undo(
+    by: BY = None,
+    reason: REASON = "",
+    route: ROUTE = "*",
+    wait: WAIT = 15.0,
+    config: CONFIG = DEFAULT_CONFIG,
+    as_json: JSON = False,
+) -> None:
+    """Take the last promotion back."""
+    _say("undo", config, by, reason, route, wait, as_json=as_json)
 
 
 def _say(

@@ -147,8 +147,9 @@ def _show_rollout(line: "Callable[[str, str], None]", title: str, rollout: "Roll
     )
     line(
         "",
-        f"{rollout.labels} labels, gain {rollout.gain:.3f}, {rollout.wins} wins and "
-        f"{rollout.losses} losses, evidence {rollout.e_better:.3g} of {rollout.e_needed:.3g}",
+        f"{rollout.labels} labels, gain {rollout.gain:.3f}, "
+        + ("" if rollout.wins is None else f"{rollout.wins} wins and {rollout.losses} losses, ")
+        + f"evidence {rollout.e_better:.3g} of {rollout.e_needed:.3g}",
     )
     if rollout.paused:
         line("", f"paused: {rollout.paused}")

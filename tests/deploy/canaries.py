@@ -4,11 +4,13 @@ import numpy as np
 
 from deploy.arms import arm_of
 from deploy.rollout import (
+    Arm,
     CanaryPlan,
     Rollout,
     admit,
     advance,
     desired_traffic,
+    observe_answer,
     observe_assigned,
     observe_pair,
     start,
@@ -64,5 +66,25 @@ def run(
             break
         wrong = rng.random(2) < (stable_error, candidate_error)
         rollout = label(rollout, float(wrong[0]), float(wrong[1]), number + seed * most)
+        rollout = advance(rollout, float(number + 1))
+    return rollout
+
+
+def answers(
+    rollout: Rollout, stable_error: float, candidate_error: float, *, seed: int, most: int = 3000
+) -> Rollout:
+    """Independent 0/1 losses through a router, one look per label and second."""
+    rng = np.random.default_rng(seed)
+    for number in range(most):
+        if rollout.phase.terminal:
+            break
+        weight = desired_traffic(rollout).candidate_weight
+        by_candidate = bool(rng.random() < weight / 100)
+        wrong = rng.random() < (candidate_error if by_candidate else stable_error)
+        rollout = observe_assigned(
+            rollout, events=1, by_candidate=int(by_candidate), weight_pct=weight
+        )
+        arm: Arm = "candidate" if by_candidate else "stable"
+        rollout = observe_answer(rollout, float(wrong), arm=arm, weight_pct=weight)
         rollout = advance(rollout, float(number + 1))
     return rollout

@@ -6,6 +6,7 @@ import pytest
 
 from deploy.rollout import (
     CanaryPlan,
+    GuardReading,
     Phase,
     Rollout,
     Traffic,
@@ -21,6 +22,8 @@ from deploy.rollout import (
     start,
 )
 from tests.deploy.canaries import canary, label, labels, run, validating
+
+GONE = GuardReading(problem="its server does not answer")
 
 
 def test_a_better_candidate_is_promoted_and_survives_probation():
@@ -151,16 +154,16 @@ def test_a_late_label_is_held_against_the_weight_of_its_own_time():
 
 def test_a_guard_makes_an_error_that_neither_steps_nor_promotes_but_expires():
     rollout = labels(canary(CanaryPlan(longest_wait_s=100.0)), 40, 1.0, 0.0)
-    seen = judge(rollout, "its server does not answer")
+    seen = judge(rollout, GONE)
     assert seen.verdict is Verdict.ERROR and "does not answer" in seen.reason
-    assert advance(rollout, 50.0, guard_error="its server does not answer") is rollout
-    gone = advance(rollout, 101.0, guard_error="its server does not answer")
+    assert advance(rollout, 50.0, guard=GONE) is rollout
+    gone = advance(rollout, 101.0, guard=GONE)
     assert gone.phase is Phase.EXPIRED and gone.verdict is Verdict.ERROR
 
 
 def test_harm_rolls_back_in_spite_of_a_guard():
     rollout = labels(canary(), 40, 0.0, 1.0)
-    assert advance(rollout, 1.0, guard_error="slow").phase is Phase.ROLLED_BACK
+    assert advance(rollout, 1.0, guard=GuardReading(problem="slow")).phase is Phase.ROLLED_BACK
 
 
 def test_suspect_labels_take_the_candidate_out_and_nothing_acts():
@@ -259,6 +262,16 @@ def test_probation_begins_when_the_traffic_is_there():
     assert advance(rollout, 22.0).phase is Phase.PROBATION
 
 
+def test_a_promotion_that_never_becomes_live_is_taken_back():
+    rollout = promoted_just_now(CanaryPlan(longest_promotion_s=60.0))
+    assert advance(rollout, 80.0, live=False) is rollout
+    back = advance(rollout, 81.0, live=False)
+    assert back.phase is Phase.ROLLED_BACK and back.verdict is Verdict.ERROR
+    assert "2-bbbb did not serve everything after 61 s (> 60)" in back.reason
+    patient = promoted_just_now(CanaryPlan(longest_promotion_s=None))
+    assert advance(patient, 1e9, live=False) is patient
+
+
 def probation_label(rollout: Rollout, loss_old: float, loss_new: float) -> Rollout:
     return observe_pair(rollout, loss_old, loss_new, arm="stable", weight_pct=0)
 
@@ -346,6 +359,14 @@ def test_the_same_version_is_no_rollout():
         ({"least_labels": 20, "longest_wait_labels": 10}, "longest_wait_labels"),
         ({"longest_wait_s": 0.0}, "longest_wait_s"),
         ({"probation_labels": None}, "probation"),
+        ({"longest_promotion_s": 0.0}, "longest_promotion_s"),
+        ({"longest_latency_ms": -1.0}, "longest_latency_ms"),
+        ({"most_error_rate": 1.0}, "most_error_rate"),
+        ({"guard_requests": 0}, "guard_requests"),
+        ({"least_labels_per_arm": 0}, "least_labels_per_arm"),
+        ({"least_label_coverage": 1.5}, "least_label_coverage"),
+        ({"evidence": "unpaired", "mode": "shadow"}, "mode shadow"),
+        ({"evidence": "unpaired", "weights": (5, 100)}, "end at 100"),
     ],
 )
 def test_senseless_plans_are_refused_by_name(wrong, word):

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from deploy.rollout import (
     CanaryPlan,
+    GuardReading,
     Phase,
     Rollout,
     VerbError,
@@ -13,6 +14,7 @@ from deploy.rollout import (
     advance,
     apply_verb,
     desired_traffic,
+    observe_answer,
     observe_assigned,
     observe_pair,
 )
@@ -22,6 +24,7 @@ from tests.deploy.canaries import validating
 plans = st.builds(
     CanaryPlan,
     weights=st.sets(st.integers(1, 100), min_size=1, max_size=5).map(sorted).map(tuple),
+    most_error_rate=st.none() | st.just(0.5),
     least_labels=st.integers(1, 8),
     dwell_s=st.floats(0, 30),
     dwell_labels=st.integers(0, 8),
@@ -36,6 +39,20 @@ plans = st.builds(
     mode=st.sampled_from(["shadow", "recommend", "auto"]),
     label_permutation=st.sampled_from(["hold", "adapt"]),
 )
+single = st.builds(
+    CanaryPlan,
+    evidence=st.just("unpaired"),
+    weights=st.sets(st.integers(1, 99), min_size=1, max_size=5).map(sorted).map(tuple),
+    least_labels=st.integers(1, 8),
+    least_labels_per_arm=st.integers(1, 3),
+    least_label_coverage=st.sampled_from([0.0, 0.5]),
+    longest_wait_s=st.none() | st.floats(30, 300),
+    longest_promotion_s=st.none() | st.floats(1, 100),
+    risk=st.sampled_from([0.5, 0.05]),
+    promote_on_pass=st.booleans(),
+    probation_labels=st.integers(1, 20),
+    mode=st.sampled_from(["recommend", "auto"]),
+)
 burst = st.tuples(
     st.just("labels"),
     st.integers(1, 12),
@@ -46,13 +63,15 @@ look = st.tuples(
     st.just("look"),
     st.floats(0, 60),
     st.sampled_from([None, None, None, "renamed"]),
-    st.sampled_from([None, None, None, "server gone"]),
+    st.sampled_from([None, None, None, GuardReading(problem="gone"), GuardReading(100, 90, 5.0)]),
     st.booleans(),
 )
 gate = st.tuples(st.just("gate"), st.booleans())
 verb = st.tuples(
     st.just("verb"),
-    st.sampled_from(["promote", "promote_full", "pause", "resume", "abort", "approve", "reject"]),
+    st.sampled_from(
+        ["promote", "promote_full", "pause", "resume", "abort", "approve", "reject", "undo"]
+    ),
 )
 histories = st.lists(st.one_of(burst, burst, look, look, look, gate, verb), max_size=40)
 
@@ -71,10 +90,14 @@ def happen(rollout, event, now_s, counter):
                     rollout, events=1, by_candidate=int(by_candidate), weight_pct=weight
                 )
                 served = "candidate" if by_candidate else "stable"
-                rollout = observe_pair(rollout, *losses, arm=served, weight_pct=weight)
+                if rollout.plan.evidence == "unpaired":
+                    loss = losses[by_candidate]
+                    rollout = observe_answer(rollout, loss, arm=served, weight_pct=weight)
+                else:
+                    rollout = observe_pair(rollout, *losses, arm=served, weight_pct=weight)
             return rollout
-        case ("look", _, suspect, guard_error, live):
-            return advance(rollout, now_s, suspect=suspect, guard_error=guard_error, live=live)
+        case ("look", _, suspect, guard, live):
+            return advance(rollout, now_s, suspect=suspect, guard=guard, live=live)
         case ("gate", may_enter):
             return admit(rollout, now_s, may_enter=may_enter, reason="gate")
         case ("verb", name):
@@ -93,7 +116,10 @@ def lawful(before, event, after):
     assert {traffic.stable, traffic.candidate} <= {after.stable, after.candidate, None}
     assert after.step - before.step in (0, 1)
     assert event[0] != "labels" or after.phase is before.phase, "labels alone move nothing"
-    if before.phase.terminal:
+    undone = event == ("verb", "undo") and before.phase is Phase.PROMOTED
+    if undone:
+        assert after.phase is Phase.ROLLED_BACK and traffic.stable == after.stable
+    elif before.phase.terminal:
         assert after.phase is before.phase and after.history == before.history
     if after.phase is Phase.CANARY and (after.suspect or after.plan.mode == "shadow"):
         assert traffic.candidate_weight == 0 and traffic.stable == after.stable
@@ -114,7 +140,7 @@ def lawful(before, event, after):
 
 
 @settings(max_examples=300, deadline=None)
-@given(plans, histories)
+@given(plans | single, histories)
 def test_every_history_is_lawful(plan, events):
     rollout, now_s, counter = validating(plan), 0.0, [0]
     for event in [("gate", True), *events] if len(events) % 4 else events:
@@ -131,7 +157,7 @@ def apply_or_ended(rollout, now_s):
 
 
 @settings(max_examples=100, deadline=None)
-@given(plans, histories)
+@given(plans | single, histories)
 def test_a_crash_between_any_two_events_changes_nothing(plan, events):
     alive = crashed = validating(plan, now_s=1 / 3)
     now_s, counter, other = 1 / 3, [0], [0]

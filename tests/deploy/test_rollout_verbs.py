@@ -2,7 +2,17 @@
 
 import pytest
 
-from deploy.rollout import CanaryPlan, Phase, VerbError, admit, advance, apply_verb, desired_traffic
+from deploy.rollout import (
+    CanaryPlan,
+    Phase,
+    Traffic,
+    VerbError,
+    admit,
+    advance,
+    apply_verb,
+    desired_traffic,
+)
+from deploy.rollout_retry import retry
 from tests.deploy.canaries import canary, labels, validating
 
 
@@ -143,6 +153,46 @@ def test_suspicion_takes_the_place_of_a_persons_pause():
     paused = apply_verb(canary(), "pause", "ann", 5.0)
     held = advance(paused, 8.0, suspect="renamed")
     assert held.suspect and held.pause is not None and held.pause.since_s == 5.0
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+def test_undo_takes_back_what_was_promoted_and_nothing_else(phase):
+    rollout = in_phase(phase)
+    if phase is Phase.PROMOTED:
+        rollout = apply_verb(in_phase(Phase.PROBATION), "promote", "ann", 22.0)
+    if rollout.phase in (Phase.PROMOTING, Phase.PROBATION, Phase.PROMOTED):
+        back = apply_verb(rollout, "undo", "ann", 30.0, "complaints")
+        assert back.phase is Phase.ROLLED_BACK and back.reason == "undo by ann: complaints"
+        assert desired_traffic(back) == Traffic("1-aaaa")
+    else:
+        with pytest.raises(VerbError, match=r"nothing is promoted yet|did not promote"):
+            apply_verb(rollout, "undo", "ann", 30.0)
+
+
+def again(ended, stable="1-aaaa"):
+    return retry(ended, id=4, stable=stable, plan=CanaryPlan(risk=0.01), who="ann", now_s=9.0)
+
+
+def test_retry_starts_with_nothing_seen_and_its_own_risk():
+    ended = apply_verb(labels(canary(), 30, 1.0, 0.0), "abort", "ann", 5.0)
+    fresh = again(ended)
+    assert fresh.phase is Phase.VALIDATING and fresh.id == 4 and fresh.plan.risk == 0.01
+    assert fresh.evidence.n == fresh.assigned.events == fresh.labelled.events == 0
+    assert fresh.reason == "retry of rollout 3 by ann"
+
+
+def test_retry_is_refused_where_it_makes_no_sense():
+    promoted = apply_verb(in_phase(Phase.PROBATION), "promote", "ann", 22.0)
+    rejected = apply_verb(validating(), "reject", "ann", 1.0)
+    for rollout, why in (
+        (canary(), "in progress; abort it first"),
+        (promoted, "only what was rolled back"),
+        (rejected, "only what was rolled back"),
+    ):
+        with pytest.raises(VerbError, match=why):
+            again(rollout)
+    with pytest.raises(VerbError, match="2-bbbb is the champion"):
+        again(in_phase(Phase.ROLLED_BACK), stable="2-bbbb")
 
 
 @pytest.mark.parametrize("verb", ["promote", "promote_full"])
