@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         Rows,
     )
     from adapters.fomaml import FOMAML
+    from adapters.grown_models import grown_model
     from adapters.joint_pretraining import JointPretraining
     from adapters.maml import MAML
     from adapters.meta_init import (
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     )
     from adapters.modules import MLP, initialise
     from adapters.networks import Conv4, NormalisedMLP
+    from adapters.prototypes import GrownHead, GrowthError
     from adapters.reptile import Reptile
     from adapters.training import FitSettings, fit_joint
 
@@ -77,6 +79,8 @@ __all__ = [
     "FeatureError",
     "FeatureSchema",
     "FitSettings",
+    "GrownHead",
+    "GrowthError",
     "JointPretraining",
     "MAML",
     "MLP",
@@ -107,6 +111,7 @@ __all__ = [
     "encode_request",
     "encode_results",
     "fit_joint",
+    "grown_model",
     "initialise",
     "lineage_key",
     "load_meta_init",
@@ -159,9 +164,11 @@ _HOMES = {
     "adapters.anil": ("ANIL",),
     "adapters.fomaml": ("FOMAML",),
     "adapters.joint_pretraining": ("JointPretraining",),
-    "adapters.maml": ("MAML",),
     "adapters.meta_sgd": ("MetaSGD",),
     "adapters.networks": ("Conv4", "NormalisedMLP"),
+    "adapters.grown_models": ("grown_model",),
+    "adapters.maml": ("MAML",),
+    "adapters.prototypes": ("GrownHead", "GrowthError"),
     "adapters.reptile": ("Reptile",),
     "adapters.training": (
         "FitSettings",

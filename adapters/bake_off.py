@@ -15,10 +15,12 @@ from torch import Tensor
 
 from adapters.examples import Examples
 from adapters.feature_schema import FeatureSchema
+from adapters.grown_models import PROTOTYPES
 from adapters.inner_loop import one_thread, with_weights
 from adapters.joint import FINE_TUNE, SCRATCH, Descent
 from adapters.meta_init import Algorithm, MetaInit
 from adapters.model_file import Model
+from adapters.prototypes import GrowthError
 from adapters.recipes import (
     Adapted,
     DivergedError,
@@ -27,6 +29,7 @@ from adapters.recipes import (
     few_step,
     fine_tuned,
     hidden_of,
+    prototypes,
     scratch,
     target_of,
     usable_support,
@@ -37,9 +40,15 @@ Clock: TypeAlias = Callable[[], float]
 
 RECIPES = (
     *("frozen", "recalled", "reptile", "maml", "fomaml", "anil", "meta-sgd", "joint"),
-    *("fine_tune", "scratch"),
+    *("fine_tune", "scratch", "prototypes"),
 )
 """Every recipe; ``recalled`` stands for one ``recalled:<version>`` per earlier model."""
+
+
+_POSITIVE = (
+    *("fine_tune_steps", "fine_tune_lr", "scratch_steps", "scratch_lr"),
+    *("prototype_steps", "prototype_lr"),
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,13 +65,18 @@ class BakeOff:
         meta_init: Starts of ``reptile``, ``maml`` and the other algorithms.
         seed: Seed of fresh weights and of dropout.
         schema: Raw features; needed only without champion and meta-init.
+        new_classes: Classes of the support that the champion lacks and candidates shall know, in
+            the order in which they follow the champion's own; needs a champion.
         fine_tune_steps: Adam steps of ``fine_tune``, full batch.
         fine_tune_lr: Adam's step size of ``fine_tune``.
         scratch_steps: Adam steps of ``scratch``, full batch: enough to converge.
         scratch_lr: Adam's step size of ``scratch``.
         scratch_weight_decay: Decoupled weight decay of ``scratch`` per unit of its step size.
+        prototype_steps: Adam steps of ``prototypes``, full batch.
+        prototype_lr: Adam's step size of ``prototypes``.
 
-    The defaults of the last five are ``FINE_TUNE`` and ``SCRATCH`` of ``adapters.joint``.
+    The defaults of the last seven are ``FINE_TUNE`` and ``SCRATCH`` of ``adapters.joint`` and
+    ``PROTOTYPES`` of ``adapters.grown_models``.
     """
 
     recipes: tuple[str, ...]
@@ -74,19 +88,23 @@ class BakeOff:
     meta_init: MetaInit | None = None
     seed: int = 0
     schema: FeatureSchema | None = None
+    new_classes: tuple[str, ...] = ()
     fine_tune_steps: int = FINE_TUNE.steps
     fine_tune_lr: float = FINE_TUNE.lr
     scratch_steps: int = SCRATCH.steps
     scratch_lr: float = SCRATCH.lr
     scratch_weight_decay: float = SCRATCH.weight_decay
+    prototype_steps: int = PROTOTYPES.steps
+    prototype_lr: float = PROTOTYPES.lr
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.recipes if name not in RECIPES]
         if unknown or len(set(self.recipes)) != len(self.recipes):
             raise ValueError(f"recipes is {self.recipes}; name each once, out of {RECIPES}")
-        for name in ("fine_tune_steps", "fine_tune_lr", "scratch_steps", "scratch_lr"):
+        for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; use a number > 0")
+        _check_new_classes(self.new_classes, self.champion)
         splits = {"support": self.support, "query": self.query, "holdout": self.holdout}
         for first, second in (("support", "query"), ("support", "holdout"), ("query", "holdout")):
             shared = np.intersect1d(splits[first].keys, splits[second].keys)
@@ -96,6 +114,19 @@ class BakeOff:
                     f"{count} of {len(splits[second])} {second} examples share {len(shared)} keys"
                     f" with {first}; split by group before the bake-off"
                 )
+
+
+def _check_new_classes(names: tuple[str, ...], champion: Model | None) -> None:
+    if not names:
+        return
+    if champion is None or champion.task_type == "regression":
+        raise ValueError(f"new_classes is {names}; they need a champion that names classes")
+    known = set(champion.class_names) & set(names)
+    if known or len(set(names)) != len(names):
+        raise ValueError(
+            f"new_classes is {names} beside the champion's {champion.class_names};"
+            " name each once, and only classes that it lacks"
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +169,13 @@ def run_bake_off(request: BakeOff, clock: Clock = time.perf_counter) -> tuple[Re
         clock: Monotonic seconds, for ``RecipeResult.seconds`` alone.
     """
     with one_thread():
-        target = target_of(request.support, request.champion, request.meta_init, request.schema)
+        target = target_of(
+            request.support,
+            request.champion,
+            request.meta_init,
+            request.schema,
+            request.new_classes,
+        )
         results: list[RecipeResult] = []
         for name in request.recipes:
             if name == "frozen":
@@ -189,7 +226,7 @@ def _recorded(
     outcome: Outcome = "error"
     try:
         return replace(attempt(), seconds=clock() - began)
-    except RecipeError as error:
+    except (RecipeError, GrowthError) as error:
         message = str(error)
     except DivergedError as error:
         outcome, message = "diverged", str(error)
@@ -208,6 +245,11 @@ def _adapt(name: str, target: Target, support: Examples, request: BakeOff) -> Ad
             raise RecipeError("there is no champion to fine-tune")
         descent = Descent(request.fine_tune_steps, request.fine_tune_lr, 0.0, request.seed)
         return fine_tuned(target, champion, support, descent)
+    if name == "prototypes":
+        if champion is None:
+            raise RecipeError("there is no champion whose embedding prototypes could use")
+        descent = Descent(request.prototype_steps, request.prototype_lr, 0.0, request.seed)
+        return prototypes(target, champion, support, descent)
     if name == "scratch":
         descent = Descent(
             request.scratch_steps,
@@ -254,7 +296,9 @@ def _with(model: Model, weights: Mapping[str, Tensor]) -> Model:
     return replace(model, module=with_weights(model.module, weights))
 
 
-def choose(results: Sequence[RecipeResult], *, recommended: str | None) -> str:
+def choose(
+    results: Sequence[RecipeResult], *, recommended: str | None, careful: str | None = None
+) -> str:
     """Return the name of the winner.
 
     The least mean query loss wins; ties go to frozen, then to recalled ones, then to the
@@ -265,6 +309,10 @@ def choose(results: Sequence[RecipeResult], *, recommended: str | None) -> str:
     Args:
         results: Of one bake-off.
         recommended: What meta-validation recommends; None without a meta-init.
+        careful: A recipe that changes less than the others that learn. It wins against the best of
+            them unless it is worse by more than one standard error of the paired difference, under
+            no difference (the rule of Breiman et al., Classification and Regression Trees, 1984,
+            section 3.4.3).
     """
     fine = {result.name: result for result in results if result.outcome == "ok"}
     if not any(len(result.query_losses) for result in fine.values()):
@@ -275,4 +323,9 @@ def choose(results: Sequence[RecipeResult], *, recommended: str | None) -> str:
         favour = {"frozen": 0, "recalled": 1}.get(kind, 2 if result.name == recommended else 3)
         return result.query_loss, favour, RECIPES.index(kind)
 
-    return min(fine.values(), key=rank).name
+    best = min(fine.values(), key=rank)
+    if careful in fine and careful is not None and not best.zero_step:
+        worse = fine[careful].query_losses - best.query_losses
+        if worse.sum() <= np.sqrt(np.square(worse).sum()):
+            return careful
+    return best.name

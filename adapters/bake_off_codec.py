@@ -40,11 +40,14 @@ class _Request(msgspec.Struct):
     meta_init: bytes | None
     seed: int
     schema: dict[str, object] | None
+    new_classes: tuple[str, ...]
     fine_tune_steps: int
     fine_tune_lr: float
     scratch_steps: int
     scratch_lr: float
     scratch_weight_decay: float
+    prototype_steps: int
+    prototype_lr: float
 
 
 class _Result(msgspec.Struct):
@@ -73,11 +76,14 @@ def encode_request(request: BakeOff) -> bytes:
             meta_init=None if init is None else pack_meta_init(init),
             seed=request.seed,
             schema=None if schema is None else schema.to_json(),
+            new_classes=request.new_classes,
             fine_tune_steps=request.fine_tune_steps,
             fine_tune_lr=request.fine_tune_lr,
             scratch_steps=request.scratch_steps,
             scratch_lr=request.scratch_lr,
             scratch_weight_decay=request.scratch_weight_decay,
+            prototype_steps=request.prototype_steps,
+            prototype_lr=request.prototype_lr,
         )
     )
 
@@ -100,11 +106,14 @@ def decode_request(raw: bytes) -> BakeOff:
         meta_init=None if wire.meta_init is None else unpack_meta_init(wire.meta_init),
         seed=wire.seed,
         schema=None if wire.schema is None else FeatureSchema.from_json(wire.schema),
+        new_classes=wire.new_classes,
         fine_tune_steps=wire.fine_tune_steps,
         fine_tune_lr=wire.fine_tune_lr,
         scratch_steps=wire.scratch_steps,
         scratch_lr=wire.scratch_lr,
         scratch_weight_decay=wire.scratch_weight_decay,
+        prototype_steps=wire.prototype_steps,
+        prototype_lr=wire.prototype_lr,
     )
 
 

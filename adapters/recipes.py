@@ -10,7 +10,11 @@ recipe                  starts from                                            l
 ``meta-sgd``, ``joint``
 ``fine_tune``           the champion                                           Adam
 ``scratch``             fresh weights, preprocessor fitted on the support      Adam
+``prototypes``          the champion, units from the support's prototypes      Adam
 ======================  =====================================================  ==================
+
+Where the target names classes that the champion lacks, meta-learned starts and ``fine_tune`` begin
+with units for them, made from the support's prototypes, beside the units they have.
 """
 
 from dataclasses import dataclass, replace
@@ -22,7 +26,8 @@ from numpy.typing import NDArray
 
 from adapters.examples import Examples
 from adapters.feature_schema import FeatureSchema, Preprocessor
-from adapters.inner_loop import Tensors, are_finite, trajectory, with_weights
+from adapters.grown_models import grown_model, grown_start, reheaded, taught
+from adapters.inner_loop import Tensors, are_finite, trajectory, weights_of, with_weights
 from adapters.joint import Descent, train_few
 from adapters.meta_init import Algorithm, MetaInit
 from adapters.model_file import Architecture, Model, TaskType
@@ -62,7 +67,7 @@ class Target:
     Attributes:
         schema: Raw features.
         task_type: ``classification`` or ``regression``.
-        class_names: The champion's, in its order.
+        class_names: The champion's, in its order; then new ones.
         loss_scale: The champion's, so that losses compare.
     """
 
@@ -77,12 +82,12 @@ def target_of(
     champion: Model | None,
     meta_init: MetaInit | None,
     schema: FeatureSchema | None,
+    new_classes: tuple[str, ...] = (),
 ) -> Target:
     """Return what candidates must look like: as the champion, or else as the data suggest."""
     if champion is not None:
-        return Target(
-            champion.schema, champion.task_type, champion.class_names, champion.loss_scale
-        )
+        names = champion.class_names + new_classes
+        return Target(champion.schema, champion.task_type, names, champion.loss_scale)
     known = meta_init.schema if meta_init is not None else schema
     if known is None:
         raise ValueError("a bake-off without champion and meta_init needs a schema; pass schema")
@@ -121,23 +126,19 @@ def few_step(target: Target, init: MetaInit, algorithm: Algorithm, support: Exam
         raise RecipeError(f"the meta-init has no {algorithm} start; run meta-train with it")
     if init.schema != target.schema or init.task_type != target.task_type:
         raise RecipeError("the meta-init is for another schema or task type; run meta-train again")
-    fits = (
-        init.slots == len(target.class_names)
-        if init.slots
-        else init.class_names == target.class_names
-    )
-    if not fits:
+    if not _may_serve(init, target):
         raise RecipeError(
             f"the meta-init's classes {init.class_names or init.slots} are not the champion's"
             f" {target.class_names}; run meta-train with the champion's classes in that order"
         )
-    module = init.architecture.build()
     batch = encoded(target, support, init.preprocessor, init.target_mean, init.target_std)
+    outputs = len(target.class_names) or init.n_outputs
+    architecture, module, step_sizes = grown_start(init, start, outputs, batch)
     path = trajectory(
         module,
         init.task_type,
-        start.weights,
-        start.step_sizes,
+        weights_of(module),
+        step_sizes,
         batch,
         steps=start.steps,
         at=_curve_points(start.steps),
@@ -145,7 +146,7 @@ def few_step(target: Target, init: MetaInit, algorithm: Algorithm, support: Exam
     _refuse_divergence(path)
     model = Model(
         module=with_weights(module, path[-1][1]),
-        architecture=init.architecture,
+        architecture=architecture,
         schema=init.schema,
         preprocessor=init.preprocessor,
         task_type=init.task_type,
@@ -159,17 +160,53 @@ def few_step(target: Target, init: MetaInit, algorithm: Algorithm, support: Exam
     return Adapted(model, tuple(path))
 
 
+def _may_serve(init: MetaInit, target: Target) -> bool:
+    """Whether the start has the target's classes, or lacks only the newest of them."""
+    if init.slots:
+        return init.slots == len(target.class_names)
+    return init.class_names == target.class_names[: len(init.class_names)]
+
+
 def fine_tuned(target: Target, champion: Model, support: Examples, descent: Descent) -> Adapted:
     """Return the champion after Adam on the support, in its own preprocessor."""
-    batch = encoded(
+    batch = _for_champion(target, champion, support)
+    start = grown_model(champion, target.class_names, batch)
+    return _adapted("fine_tune", start, support, _adam(start, batch, descent))
+
+
+def prototypes(target: Target, champion: Model, support: Examples, descent: Descent) -> Adapted:
+    """Return the champion with units from the support's prototypes, after a few steps of those.
+
+    Only classes that the champion lacks get new units; where it lacks none, every unit is made
+    anew from the prototypes, on the champion's embedding (see ``adapters.prototypes``).
+    """
+    if target.task_type == "regression":
+        raise RecipeError("prototypes are of classes; a regression has none")
+    batch = _for_champion(target, champion, support)
+    known, wanted = len(champion.class_names), len(target.class_names)
+    if wanted > known:
+        start = grown_model(champion, target.class_names, batch)
+    else:
+        start, known = reheaded(champion, batch), 0
+    path = taught(start, known, batch, descent, _curve_points(descent.steps))
+    _refuse_divergence(path)
+    return _adapted("prototypes", start, support, path)
+
+
+def _for_champion(target: Target, champion: Model, support: Examples) -> Batch:
+    return encoded(
         target, support, champion.preprocessor, champion.target_mean, champion.target_std
     )
-    path = _adam(champion, batch, descent)
+
+
+def _adapted(
+    recipe: str, start: Model, support: Examples, path: list[tuple[int, Tensors]]
+) -> Adapted:
     model = replace(
-        champion,
-        module=with_weights(champion.module, path[-1][1]),
-        trained_on=_lineage(champion.trained_on, support),
-        info={"recipe": "fine_tune", "steps": descent.steps, "support": len(support)},
+        start,
+        module=with_weights(start.module, path[-1][1]),
+        trained_on=_lineage(start.trained_on, support),
+        info={"recipe": recipe, "steps": path[-1][0], "support": len(support)},
     )
     return Adapted(model, tuple(path))
 

@@ -9,7 +9,7 @@ from adapters.model_file import pack_model
 from tests.adapters.lanes import plan_champion
 from tests.adapters.test_bake_off import SUPPORT, request
 
-LEARNING = ("reptile", "maml", "fine_tune", "scratch")
+LEARNING = ("reptile", "maml", "fine_tune", "scratch", "prototypes")
 
 each_recipe = pytest.mark.parametrize("recipe", LEARNING)
 
