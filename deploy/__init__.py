@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     )
     from deploy.embedded import EmbeddedBackend
     from deploy.gate import GateResult, gate_power, judge_holdout, least_holdout
+    from deploy.guards import GuardReading, guarded
     from deploy.kubernetes_api import KubernetesApi
     from deploy.kubernetes_lease import KubernetesLease
-    from deploy.guards import GuardReading, guarded
     from deploy.label_permutation import Suspicion, suspect
     from deploy.mlflow_registry import MlflowRegistry
     from deploy.registry import (
