@@ -46,10 +46,10 @@ class ServingBackend(Protocol):
         """
 
     def observed(self) -> Traffic | None:
-        """Return the split that is live, or None where nothing is served yet.
+        """Return the split that is live, or None where nothing is served yet or nothing is settled.
 
-        A version that is there without traffic, not ready yet or left over, is named as the
-        candidate at weight 0: else nothing would ever remove it.
+        While a version is there without traffic, not ready yet or left over, the answer is None or
+        names it as the candidate at weight 0: else nothing would ever remove it.
 
         Raises:
             BackendError: It could not be read.
