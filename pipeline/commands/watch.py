@@ -38,6 +38,10 @@ WATCH = f"""Follow the rollouts in the terminal until Ctrl-C.
 
 Example: metadrift watch -c metadrift.yaml
 
+Example: metadrift watch --json | jq '.["*"].rollout.weight_pct'
+
+With --json: one line for the routes as they are, and one for each change.
+
 {_CODES}
 """
 
@@ -67,9 +71,20 @@ def watch(
     every: Annotated[float, typer.Option(min=0.1, help="Seconds between looks.")] = 1.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
     config: CONFIG = DEFAULT_CONFIG,
+    as_json: JSON = False,
 ) -> None:
     """Show the rollouts live."""
     settings = settings_from(config)
+    try:
+        if as_json:
+            _lines(settings, every, once=once)
+        else:
+            _tree(settings, every, once=once)
+    except KeyboardInterrupt:
+        return
+
+
+def _tree(settings: "Settings", every: float, *, once: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -78,12 +93,23 @@ def watch(
     console = Console(highlight=False)
     with Live(tree_of(_look(settings)), console=console, auto_refresh=False) as live:
         live.refresh()
-        try:
-            while not once:
-                time.sleep(every)
-                live.update(tree_of(_look(settings)), refresh=True)
-        except KeyboardInterrupt:
+        while not once:
+            time.sleep(every)
+            live.update(tree_of(_look(settings)), refresh=True)
+
+
+def _lines(settings: "Settings", every: float, *, once: bool) -> None:
+    import msgspec
+
+    shown = b""
+    while True:
+        routes = msgspec.json.encode(_look(settings).routes)
+        if routes != shown:
+            typer.echo(routes.decode())
+        shown = routes
+        if once:
             return
+        time.sleep(every)
 
 
 def _look(settings: "Settings") -> "Status":

@@ -1,6 +1,7 @@
 """`metadrift get` and `metadrift watch --once` on state files."""
 
 import json
+import sys
 from pathlib import Path
 
 from typer.testing import CliRunner
@@ -8,6 +9,7 @@ from typer.testing import CliRunner
 from deploy.rollout import apply_verb
 from pipeline.cli import app
 from tests.pipeline.made_state import core_in_canary, write_config, write_state
+from tests.servers.leashed_process import LeashedProcess
 
 
 def run(*words: str, code: int = 0) -> str:
@@ -30,6 +32,27 @@ def test_get_and_watch_show_the_tree(tmp_path: Path) -> None:
             "canary: passed",
         ):
             assert words in said, said
+
+
+def test_watch_as_json_prints_a_line_for_each_change(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    write_state(tmp_path / "state", core_in_canary(), [])
+    (line,) = run("watch", "--once", "--json", "-c", str(config)).splitlines()
+    assert json.loads(line)["*"]["rollout"]["weight_pct"] == 5
+    program = [str(Path(sys.executable).with_name("metadrift")), "watch", "--json"]
+    log = tmp_path / "watch.log"
+    watching = LeashedProcess([*program, "-c", str(config), "--every", "0.1"], log=log)
+    try:
+        watching.wait_for(lambda: watching.output().count("\n") == 1, what="a line", within_s=120)
+        core = core_in_canary()
+        route = core.routes["*"]
+        assert route.rollout is not None
+        route.ended, route.rollout = apply_verb(route.rollout, "abort", "ada", 950.0, "no"), None
+        write_state(tmp_path / "state", core, [])
+        watching.wait_for(lambda: watching.output().count("\n") == 2, what="another", within_s=120)
+        assert json.loads(watching.output().splitlines()[1])["*"]["rollout"] is None
+    finally:
+        watching.kill()
 
 
 def test_get_as_json_and_an_ended_rollout(tmp_path: Path) -> None:
