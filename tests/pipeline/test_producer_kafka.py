@@ -1,10 +1,8 @@
 """The producer against a real Apache Kafka broker."""
 
-import gc
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +17,6 @@ from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.ports import LOOPBACK, free_ports
 
 pytestmark = pytest.mark.integration
-
-# kafka-python 3.0.12 leaves sockets open whose connection was refused (kafka/net/inet.py,
-# sock_connect), and the wake-up pair of a client that found no broker.
-lost_brokers_leak = pytest.mark.filterwarnings(
-    r"ignore:Exception ignored in. <socket\.socket:pytest.PytestUnraisableExceptionWarning"
-)
-
-
-@pytest.fixture
-def collected() -> Iterator[None]:
-    """Let leaked sockets end inside the test that leaked them."""
-    yield
-    gc.collect()
-
 
 Record = tuple[int, str, dict[str, object], int]
 
@@ -86,8 +70,6 @@ def test_a_file_is_played_into_the_topics(broker: KafkaBroker, tmp_path: Path) -
     assert order == sorted(order)
 
 
-@lost_brokers_leak
-@pytest.mark.usefixtures("collected")
 def test_a_missing_topic_and_a_missing_broker_are_named(broker: KafkaBroker) -> None:
     topics = TopicSettings(events=f"never-{uuid.uuid4().hex[:8]}")
     kafka = KafkaSettings(
@@ -104,8 +86,6 @@ def test_a_missing_topic_and_a_missing_broker_are_named(broker: KafkaBroker) -> 
     assert time.monotonic() - start < 60
 
 
-@lost_brokers_leak
-@pytest.mark.usefixtures("collected")
 def test_a_broker_that_dies_is_an_error_within_the_timeout(tmp_path: Path) -> None:
     own = KafkaBroker(tmp_path)
     own.start()
