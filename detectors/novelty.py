@@ -77,6 +77,13 @@ class NoveltyMonitor:
         """Sightings of each unseen task."""
         return {name: seen.count for name, seen in self._unseen_tasks.items()}
 
+    def sighted_class(self, name: str) -> Signal | None:
+        """What `see_class` signalled of a class that is unseen still, as of now; else None."""
+        seen = self._unseen_classes.get(name)
+        if seen is None or seen.count < self.least_class:
+            return None
+        return _signal(SignalKind.NEW_CLASS, "class", name, seen.first, seen)
+
     def see_class(self, name: str, position: int) -> Signal | None:
         """Take the first label of an event; a signal at the ``least_class``-th unseen sighting."""
         if name in self._classes:
@@ -98,10 +105,11 @@ class NoveltyMonitor:
             return None
         return _signal(SignalKind.NEW_TASK, "task", name, position, seen)
 
-    def learn_class(self, name: str) -> None:
-        """A model with this class serves now."""
-        self._classes.add(name)
-        self._unseen_classes.pop(name, None)
+    def know_classes(self, names: Iterable[str]) -> None:
+        """A model with these classes, and no others, serves now."""
+        self._classes = set(names)
+        for name in self._classes:
+            self._unseen_classes.pop(name, None)
 
     def learn_task(self, name: str) -> None:
         """A model of this task serves now."""

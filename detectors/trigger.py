@@ -171,9 +171,7 @@ def _refused(settings: TriggerSettings, kind: SignalKind) -> str:
             allowed = settings.features
         case SignalKind.NEW_TASK:
             allowed = settings.new_task
-        case SignalKind.NEW_CLASS:
-            return "the head cannot grow yet"
-        case SignalKind.ANNOUNCED | SignalKind.FORCED:
+        case SignalKind.NEW_CLASS | SignalKind.ANNOUNCED | SignalKind.FORCED:
             allowed = True
         case _:
             assert_never(kind)

@@ -53,6 +53,7 @@ def build_request(settings: Settings, state: EngineState, shelf: ModelShelf, rou
             meta_init=shelf.meta_init(core.meta_init) if core.meta_init else None,
             seed=settings.episode.seed + episode.number,
             schema=champion.schema,
+            new_classes=tuple(episode.new_classes),
         )
     )
 

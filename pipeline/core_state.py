@@ -11,7 +11,7 @@ from detectors.trigger import TriggerState
 
 ONE_ROUTE = "*"
 
-EpisodeKind = Literal["drift", "announced", "forced"]
+EpisodeKind = Literal["drift", "announced", "forced", "new_class"]
 EpisodePhase = Literal["collecting", "adapting", "gate"]
 
 
@@ -80,7 +80,7 @@ class Episode(msgspec.Struct):
 
     Attributes:
         number: Counts the episodes of the model, from 1.
-        kind: Drift, an announced task, or forced by a person.
+        kind: Drift, an announced task, forced by a person, or classes that the champion lacks.
         signal: What started it.
         change_point: Examples before this position are cut off.
         phase: Collecting labels, adapting, or waiting for the gate.
@@ -96,6 +96,7 @@ class Episode(msgspec.Struct):
         recipes: Result per recipe of the last bake-off, for the record.
         winner: The recipe that the last bake-off chose.
         splits: Rows and content digest of each part of the last bake-off.
+        new_classes: Classes that the champion lacks and the bake-off's candidates shall know.
     """
 
     number: int
@@ -115,6 +116,7 @@ class Episode(msgspec.Struct):
     recipes: list[dict[str, object]] = []
     winner: str = ""
     splits: dict[str, tuple[int, str]] = {}
+    new_classes: list[str] = []
 
 
 class Before(msgspec.Struct):
@@ -162,6 +164,7 @@ class RouteCore(msgspec.Struct):
         probation_from: The same for the probation.
         waiting: A signal that came while it could not act.
         ended: The last rollout that ended; None since a newer one began or was promoted.
+        new_class_tried: Sightings of each new class at its last bake-off under this champion.
     """
 
     champion: int = 0
@@ -185,6 +188,7 @@ class RouteCore(msgspec.Struct):
     probation_from: int = 0
     waiting: Signal | None = None
     ended: Rollout | None = None
+    new_class_tried: dict[str, int] = {}
 
 
 class OffsetMark(msgspec.Struct):

@@ -22,6 +22,13 @@ from pipeline.core_state import Candidate, Episode, EpisodeKind, Request
 from pipeline.example_buffer import Example, rows_of
 from pipeline.example_split import digest_of, split_by_time
 from pipeline.label_values import loss_of
+from pipeline.new_class_episode import (
+    PROTOTYPES,
+    fewest,
+    loss_risen,
+    new_classes_due,
+    split_new_classes,
+)
 from pipeline.recording import record_episode
 from pipeline.records import BakeOffDone
 from pipeline.rollouts import begin_rollout
@@ -107,7 +114,8 @@ def end_episode(
     if outcome not in NOT_LOOKED_INTO and route.waiting and not _about_losses(route.waiting):
         route.waiting = None  # models were compared on the labels: that answers it, too
     if (
-        episode.kind == "drift"
+        episode.kind in ("drift", "new_class")
+        and episode.signal.kind is not SignalKind.NEW_CLASS
         and route.waiting is None
         and (
             outcome in NOT_LOOKED_INTO or (outcome in UNRESOLVED and _about_losses(episode.signal))
@@ -155,10 +163,19 @@ def _collect(turn: Turn, name: str, episode: Episode) -> None:
     if episode.kind == "announced":
         _collect_announced(turn, name, episode)
         return
+    if episode.kind == "new_class":
+        _collect_new_classes(turn, name, episode)
+        return
     s = turn.settings.episode
     examples = turn.state.buffers[name].since(episode.change_point)
     examples = examples[-(s.most_support + s.query + s.holdout) :]
     full = split_by_time(examples, support=s.support, query=s.query, holdout=s.holdout)
+    if episode.kind == "drift" and (full is not None or overdue(turn, episode)):
+        cut = episode.change_point
+        if new_classes_due(turn, name, since=cut, least=fewest(turn)):
+            episode.kind = "new_class"
+            _collect_new_classes(turn, name, episode)
+            return
     if full is not None:
         _ask(turn, name, episode, full.support, full.query, full.holdout)
         return
@@ -180,6 +197,26 @@ def _collect(turn: Turn, name: str, episode: Episode) -> None:
             end_episode(turn, name, "too few labels", reason)
             return
         _ask(turn, name, episode, few.support, few.query, few.holdout)
+
+
+def _collect_new_classes(turn: Turn, name: str, episode: Episode) -> None:
+    route, monitors = turn.route(name), turn.state.monitors[name]
+    cut = episode.change_point
+    found = new_classes_due(turn, name, since=cut, least=fewest(turn), along=True)
+    episode.new_classes = list(found)
+    sightings = monitors.new_classes()
+    for new in episode.new_classes:
+        route.new_class_tried[new] = int(sightings[new].statistic)
+    split = split_new_classes(turn, name, cut, episode.new_classes)
+    if split is None:
+        names = ", ".join(map(repr, episode.new_classes)) or "new classes"
+        reason = (
+            f"episode {episode.number}: the labels of {names} since {cut} are too few for "
+            "support, query and holdout, or were corrected"
+        )
+        end_episode(turn, name, "too few labels", reason)
+        return
+    _ask(turn, name, episode, split.support, split.query, split.holdout)
 
 
 def _collect_announced(turn: Turn, name: str, episode: Episode) -> None:
@@ -221,6 +258,8 @@ def _ask(
     recipes = list(turn.settings.episode.recipes)
     if not support:
         recipes = [r for r in recipes if r in ZERO_STEP]
+    if episode.new_classes:
+        recipes.append(PROTOTYPES)
     episode.requests += 1
     episode.request = Request(
         number=episode.requests,
@@ -283,7 +322,8 @@ def _decide_winner(
         end_episode(turn, name, "failed", reason)
         return
     results = decode_results(turn.results(done.digest))
-    winner = choose(results, recommended=turn.core.recommended or None)
+    new = PROTOTYPES if episode.new_classes else None
+    winner = choose(results, recommended=new or turn.core.recommended or None, careful=new)
     episode.winner = winner
     episode.recipes = [_for_record(turn, r, winner) for r in results]
     best = next(r for r in results if r.name == winner)
@@ -368,6 +408,17 @@ def _holdout_verdict(turn: Turn, name: str, candidate: Candidate) -> tuple[GateR
     Returns:
         The verdict, and the candidate's losses.
     """
+    losses, _ = _holdout_losses(turn, name, candidate)
+    gate = turn.settings.gate
+    n_min = least_holdout(gate.target_from, gate.target_to, gate.risk, gate.power)
+    verdict = judge_holdout(losses[0], losses[1], n_min=n_min, risk=gate.risk)
+    return verdict, losses[1].tolist()
+
+
+def _holdout_losses(
+    turn: Turn, name: str, candidate: Candidate
+) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], list[Example]]:
+    """Return the champion's and the candidate's losses, and the examples; lineage is left out."""
     champion, model = turn.champion(name), turn.models(candidate.digest)
     seen = np.union1d(champion.trained_on, model.trained_on)
     examples = [
@@ -375,22 +426,33 @@ def _holdout_verdict(turn: Turn, name: str, candidate: Candidate) -> tuple[GateR
         for e in examples_of(turn, name, candidate.holdout)
         if np.uint64(lineage_key(e.group or e.id)) not in seen
     ]
-    losses = [np.empty(0), np.empty(0)]
-    if examples:
-        rows = rows_of(examples)
-        losses = [
-            np.array(
-                [
-                    loss_of(turn, champion.loss_scale, float(a), e.label)
-                    for a, e in zip(answers_of(turn, m, m.predict(rows)), examples, strict=True)
-                ]
-            )
-            for m in (champion, model)
-        ]
-    gate = turn.settings.gate
-    n_min = least_holdout(gate.target_from, gate.target_to, gate.risk, gate.power)
-    verdict = judge_holdout(losses[0], losses[1], n_min=n_min, risk=gate.risk)
-    return verdict, losses[1].tolist()
+    if not examples:
+        return (np.empty(0), np.empty(0)), examples
+    rows, scale = rows_of(examples), champion.loss_scale
+    ours, theirs = (
+        np.array(
+            [
+                loss_of(turn, scale, float(a), e.label)
+                for a, e in zip(answers_of(turn, m, m.predict(rows)), examples, strict=True)
+            ]
+        )
+        for m in (champion, model)
+    )
+    return (ours, theirs), examples
+
+
+def _harm_to_known_classes(turn: Turn, name: str, episode: Episode, candidate: Candidate) -> str:
+    """Say by how much too much the loss on the champion's classes rises; empty: it does not."""
+    if not episode.new_classes:
+        return ""
+    (ours, theirs), examples = _holdout_losses(turn, name, candidate)
+    rise, n = loss_risen(turn, name, ours, theirs, examples)
+    bound = turn.settings.rollout.acceptable_harm
+    if n and rise <= bound:
+        return ""
+    if not n:
+        return "no holdout label is of a class that the champion knows"
+    return f"on {n} labels of known classes the loss rises by {rise:.3f}, more than {bound:g}"
 
 
 def _gate_facts(gate: GateResult) -> dict[str, object]:
@@ -413,16 +475,19 @@ def _gate(turn: Turn, name: str, episode: Episode) -> None:
         last = max(candidate.holdout)
         candidate.holdout += [e.number for e in newer if e.number > last]
     gate, losses = _holdout_verdict(turn, name, candidate)
+    harm = _harm_to_known_classes(turn, name, episode, candidate)
     late = episode.kind == "announced" or overdue(turn, episode)
     if gate.verdict is Verdict.INCONCLUSIVE and not late:
         return
-    enters = gate.verdict is Verdict.PASS or (
-        gate.verdict is Verdict.INCONCLUSIVE and gate.may_enter_canary
+    enters = not harm and (
+        gate.verdict is Verdict.PASS
+        or (gate.verdict is Verdict.INCONCLUSIVE and gate.may_enter_canary)
     )
+    reason = f"{gate.reason}; {harm}" if harm else gate.reason
     turn.decide(
         "gate",
         name,
-        f"episode {episode.number}: {candidate.recipe}: {gate.reason}",
+        f"episode {episode.number}: {candidate.recipe}: {reason}",
         episode=episode.number,
         recipe=candidate.recipe,
         verdict=gate.verdict.value,
@@ -430,7 +495,7 @@ def _gate(turn: Turn, name: str, episode: Episode) -> None:
         gate=_gate_facts(gate),
     )
     if not enters:
-        end_episode(turn, name, "rejected by the gate", gate.reason, gate)
+        end_episode(turn, name, "rejected by the gate", reason, gate)
         return
     end_episode(turn, name, "candidate", gate.reason, gate)
     begin_rollout(turn, name, episode, candidate, gate, losses)

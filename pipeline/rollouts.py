@@ -239,6 +239,7 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     route.rollout = None
     route.waiting = None
     route.action_label, route.action_ms = core.labels, core.time_ms
+    route.new_class_tried = {}
     monitors.champion_changed(turn.champion(name), turn.version(new).losses)
     _recalibrate(turn, name, route)
     route.probation = rollout

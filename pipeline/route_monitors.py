@@ -73,6 +73,11 @@ class RouteMonitors:
         self._changed.add("novelty")
         return [] if signal is None else [signal]
 
+    def new_classes(self) -> dict[str, Signal]:
+        """Return the unseen classes that were signalled, each with its signal as of now."""
+        found = {name: self._novelty.sighted_class(name) for name in self._novelty.unseen_classes}
+        return {name: signal for name, signal in found.items() if signal is not None}
+
     def saw_task(self, name: str, position: int) -> list[Signal]:
         """Take an event's task name."""
         self._changed.add("novelty")
@@ -140,8 +145,7 @@ class RouteMonitors:
             losses: Its own holdout losses, which prime the error detectors.
         """
         self.forget_losses(losses)
-        for name in champion.class_names:
-            self._novelty.learn_class(name)
+        self._novelty.know_classes(champion.class_names)
         self._changed.add("novelty")
         self.recalibrate()
 

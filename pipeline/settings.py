@@ -161,6 +161,8 @@ class EpisodeSettings(Section):
     """Labelled examples that gate the winner."""
     least_support: int = Field(10, ge=1)
     """At the deadline: fewest support examples to go on with."""
+    new_class_support: int = Field(20, ge=2)
+    """Most labels of a new class to adapt on; its episode opens at twice as many."""
     announced_holdout_share: float = Field(0.25, ge=0.1, le=0.5)
     """Share of an announced task's examples kept back for the gate."""
     deadline_labels: int | None = Field(400, ge=1)

@@ -15,6 +15,7 @@ from detectors.trigger import (
 )
 from pipeline.episodes import open_episode, recut
 from pipeline.label_values import loss_of
+from pipeline.new_class_episode import new_classes_due
 from pipeline.settings import Settings
 from pipeline.turn import Turn
 
@@ -57,15 +58,18 @@ def raise_signals(turn: Turn, name: str, signals: Iterable[Signal]) -> None:
 
 
 def reconsider(turn: Turn, name: str) -> None:
-    """Look again at a signal that could not act when it came."""
+    """Look again at signals that could not act when they came; a new class goes first."""
     route = turn.route(name)
-    signal = route.waiting
-    if signal is None or route.episode is not None or route.rollout is not None:
+    if route.episode is not None or route.rollout is not None:
+        return
+    signal = next(iter(new_classes_due(turn, name).values()), None) or route.waiting
+    if signal is None:
         return
     verdict = _consider(turn, name, signal)
     if isinstance(verdict, Hold):
         return
-    route.waiting = None
+    if signal is route.waiting:
+        route.waiting = None
     turn.decide(
         "signal-reconsidered",
         name,
@@ -83,7 +87,10 @@ def _act(turn: Turn, name: str, signal: Signal, verdict: Start | Hold | RecordOn
         return
     match verdict:
         case Start():
-            open_episode(turn, name, "drift", signal)
+            new = signal.kind is SignalKind.NEW_CLASS
+            open_episode(turn, name, "new_class" if new else "drift", signal)
+        case Hold() if signal.kind is SignalKind.NEW_CLASS:
+            pass  # the monitor remembers the class: see new_classes_due
         case Hold():
             if route.waiting is None or signal.kind is SignalKind.ERROR:
                 route.waiting = signal
@@ -105,6 +112,8 @@ def _consider(turn: Turn, name: str, signal: Signal) -> Start | Hold | RecordOnl
     )
     settings = policy(turn.settings)
     budget = route.trigger or full_budget(settings, turn.now_s)
+    if signal.kind is SignalKind.NEW_CLASS and signal not in new_classes_due(turn, name).values():
+        return Hold("too few labels of the class")
     verdict, route.trigger = consider(settings, signal, facts, budget)
     return verdict
 

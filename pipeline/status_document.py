@@ -33,7 +33,7 @@ class EpisodeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: Counts the episodes.
-        kind: ``drift``, ``announced`` or ``forced``.
+        kind: ``drift``, ``announced``, ``forced`` or ``new_class``.
         phase: ``collecting``, ``adapting`` or ``gate``.
         change_point: Examples before this position are cut off.
         labels_since_opening: Labels joined since.

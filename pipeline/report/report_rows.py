@@ -50,7 +50,7 @@ class EpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         number: Its number.
-        kind: ``drift``, ``announced`` or ``forced``.
+        kind: ``drift``, ``announced``, ``forced`` or ``new_class``.
         opened: Events scored when it opened.
         ended: Events scored when it ended; null: still open.
         change_point: Where its examples begin.

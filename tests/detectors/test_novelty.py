@@ -31,10 +31,22 @@ def test_with_no_task_known_the_first_becomes_so() -> None:
 def test_learned_names_are_no_longer_new() -> None:
     monitor = NoveltyMonitor(classes=["a"], tasks=["t"], least_class=1)
     assert monitor.see_class("b", 0)
-    monitor.learn_class("b")
+    monitor.know_classes(["a", "b"])
     monitor.learn_task("u")
     assert monitor.see_class("b", 1) is None and monitor.see_task("u", 1) is None
     assert monitor.unseen_classes == {} and monitor.unseen_tasks == {}
+
+
+def test_a_class_that_another_model_lacks_is_new_again() -> None:
+    monitor = NoveltyMonitor(classes=["a", "b"], least_class=2)
+    monitor.know_classes(["a"])
+    assert monitor.see_class("b", 5) is None
+    assert monitor.sighted_class("b") is None
+    signal = monitor.see_class("b", 6)
+    assert signal and signal.change_point == 5
+    monitor.see_class("b", 9)
+    later = monitor.sighted_class("b")
+    assert later and (later.at, later.statistic) == (5, 3.0)
 
 
 names = st.lists(st.sampled_from(["a", "b", "c", "d" * 300, "e", "f"]), max_size=60)

@@ -68,9 +68,10 @@ def test_a_signal_that_no_longer_holds_is_only_recorded() -> None:
     assert (decision, state) == (RecordOnly("no longer true"), FULL)
 
 
-def test_a_new_class_starts_nothing() -> None:
-    decision, _ = consider(SETTINGS, signal(SignalKind.NEW_CLASS), READY, FULL)
-    assert decision == RecordOnly("the head cannot grow yet")
+def test_a_new_class_starts_an_episode_and_spends_a_token() -> None:
+    decision, state = consider(SETTINGS, signal(SignalKind.NEW_CLASS), READY, FULL)
+    assert isinstance(decision, Start)
+    assert state.tokens == FULL.tokens - 1
 
 
 @pytest.mark.parametrize("name", ["error", "confidence", "features", "new_task"])

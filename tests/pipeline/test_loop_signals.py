@@ -108,7 +108,7 @@ def test_the_budget_holds_further_episodes_back(tmp_path: Path) -> None:
         assert len(loop.decided("episode-opened")) == 2
 
 
-def test_an_unseen_class_is_recorded_and_starts_nothing(tmp_path: Path) -> None:
+def test_a_few_labels_of_an_unseen_class_are_recorded_and_start_nothing(tmp_path: Path) -> None:
     with Loop(quick_settings(tmp_path)) as loop:
         loop.stream(100, first)
         names = [f"new{i}" for i in range(4)]
@@ -118,9 +118,9 @@ def test_an_unseen_class_is_recorded_and_starts_nothing(tmp_path: Path) -> None:
             [{"id": n, "label": "sideways"} for n in names],
         )
         (signal,) = loop.decided("signal")
-        assert signal.facts["verdict"] == "RecordOnly"
+        assert signal.facts["verdict"] == "Hold"
         assert "sideways" in signal.reason
-        assert "the head cannot grow yet" in signal.reason
+        assert "too few labels of the class" in signal.reason
         assert loop.fold.state.core.classes == ["down", "up", "sideways"]
         assert loop.route.episode is None
         assert loop.predictions["new0"]["proba"].keys() == {"down", "up"}  # type: ignore[union-attr]
