@@ -2,7 +2,8 @@
 
 For classification an episode has ``shots`` support rows of every class that the task has enough
 rows of; for regression ``shots`` rows in all. Support rows have keys of their own, and no query
-row shares one: drawn so, and checked again when the episode is made.
+row shares one: drawn so, and checked again when the episode is made. A task whose classes share
+so many groups that this cannot hold for every draw is left out.
 """
 
 from collections.abc import Iterator, Mapping
@@ -112,24 +113,15 @@ class EpisodeDrawer:
             yield self._one(names[i % len(names)], random)
 
     def _one(self, task: str, random: np.random.Generator) -> Episode:
-        keys, chosen = self.split.data.examples.keys, list[int]()
-        for cell in self._cells[task]:
-            taken = set(keys[chosen].tolist())
-            before = len(chosen)
-            for row in random.permutation(cell.support).tolist():
-                if len(chosen) - before == self.shots:
-                    break
-                if keys[row] not in taken:
-                    taken.add(keys[row])
-                    chosen.append(row)
-        support = np.sort(np.array(chosen, np.intp))
-        rest = np.concatenate([cell.query for cell in self._cells[task]])
+        keys, cells = self.split.data.examples.keys, self._cells[task]
+        chosen = _one_row_per_key(
+            [random.permutation(cell.support) for cell in cells], keys, self.shots
+        )
+        if chosen is None:
+            raise LeakError(f"task {task!r}: its classes share too many groups; leave the task out")
+        support = np.sort(chosen)
+        rest = np.concatenate([cell.query for cell in cells])
         rest = rest[~np.isin(keys[rest], keys[support])]
-        if not len(rest):
-            raise LeakError(
-                f"task {task!r}: every row shares a group with the support of {self.shots} shots; "
-                "ask for fewer shots, or leave the task out"
-            )
         query = np.sort(random.permutation(rest)[: self.query])
         return Episode(task, support, query, keys)
 
@@ -151,7 +143,23 @@ class EpisodeDrawer:
         if data.examples.labels and len(whole) == 1:
             reason = f"has one class with enough rows for {self.shots} shots, fewer than 2"
             return (), [*small, LeftOut(task, len(rows), reason)]
+        if whole and not self._enough_together(whole):
+            reason = (
+                f"has classes that share groups: too few for {self.shots} shots of each of its "
+                f"{len(whole)} classes, no two of one group, and another group to judge"
+            )
+            return (), [*small, LeftOut(task, len(rows), reason)]
         return tuple(whole), small
+
+    def _enough_together(self, cells: list[_Cell]) -> bool:
+        """Whether every draw gives full support and leaves at least one query row."""
+        keys = self.split.data.examples.keys
+        if _one_row_per_key([cell.support for cell in cells], keys, self.shots) is None:
+            return False
+        support = np.unique(keys[np.concatenate([cell.support for cell in cells])])
+        query = np.unique(keys[np.concatenate([cell.query for cell in cells])])
+        never_support = not np.isin(query, support).all()
+        return never_support or len(query) > self.shots * len(cells)
 
     def _by_class(self, rows: Positions) -> dict[str | None, Positions]:
         labels = self.split.data.examples.labels
@@ -168,3 +176,36 @@ class EpisodeDrawer:
         ordered = rows[np.argsort(self.times[rows], kind="stable")]
         half = len(ordered) // 2
         return _Cell(ordered[:half], ordered[half:])
+
+
+def _one_row_per_key(classes: list[Positions], keys: Keys, shots: int) -> Positions | None:
+    """Return ``shots`` rows per class, no two of one key, or None where there are none.
+
+    Earlier rows are preferred. A class that finds all its keys taken gets one from a class that
+    can take another (augmenting paths of bipartite matching), so None means that none exist.
+    """
+    options: list[dict[int, int]] = []
+    for rows in classes:
+        first: dict[int, int] = {}
+        for key, row in zip(keys[rows].tolist(), rows.tolist(), strict=True):
+            first.setdefault(key, row)
+        options.append(first)
+    owner: dict[int, int] = {}
+
+    def takes(mine: int, asked: set[int]) -> bool:
+        asked.add(mine)
+        for key in options[mine]:
+            if key not in owner:
+                owner[key] = mine
+                return True
+        for key in options[mine]:
+            if owner[key] not in asked and takes(owner[key], asked):
+                owner[key] = mine
+                return True
+        return False
+
+    for mine in range(len(classes)):
+        for _ in range(shots):
+            if not takes(mine, set()):
+                return None
+    return np.array([options[mine][key] for key, mine in owner.items()], np.intp)

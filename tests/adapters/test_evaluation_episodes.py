@@ -89,6 +89,46 @@ def test_classes_and_tasks_with_too_few_rows_are_named() -> None:
         EpisodeDrawer(split(), ("plan-5",), 40)
 
 
+def sharing(groups_of_a: int, groups_of_b: int) -> TaskSplit:
+    """plan-4 and plan-5 with A's and B's rows in the same few groups."""
+    whole = plan_data(6, 40)
+    keys = np.array(whole.examples.keys)
+    for task in ("plan-4", "plan-5"):
+        for name, groups in (("A", groups_of_a), ("B", groups_of_b)):
+            mine = [
+                row
+                for row, (t, label) in enumerate(
+                    zip(whole.tasks, whole.examples.labels, strict=True)
+                )
+                if (t, label) == (task, name)
+            ]
+            keys[mine] = int(task[-1]) * 1000 + np.arange(len(mine)) % groups
+    grouped = replace(whole, examples=replace(whole.examples, keys=keys))
+    return TaskSplit.with_test(grouped, ["plan-4", "plan-5"], [])
+
+
+@pytest.mark.parametrize(("a", "b"), [(8, 3), (3, 8), (5, 4)])
+def test_classes_that_share_groups_still_get_every_label(a: int, b: int) -> None:
+    drawer = EpisodeDrawer(sharing(a, b), ("plan-4", "plan-5"), 2)
+    assert drawer.able == ("plan-4", "plan-5")
+    for episode in drawer.draw(200, 0):
+        labels = [drawer.split.data.examples.labels[row] for row in episode.support]
+        assert sorted(labels) == ["A", "A", "B", "B"]
+        assert len(np.unique(episode.keys[episode.support])) == 4
+        assert len(episode.query)
+
+
+@pytest.mark.parametrize(("groups", "shots"), [(2, 1), (3, 2), (4, 2)])
+def test_a_task_whose_classes_share_too_many_groups_is_left_out(groups: int, shots: int) -> None:
+    with pytest.raises(ValueError, match=r"plan-4 has classes that share groups: too few for"):
+        EpisodeDrawer(sharing(groups, groups), ("plan-4", "plan-5"), shots)
+    whole = replace(sharing(groups, groups), train=("plan-0",), test=("plan-1", "plan-4"))
+    drawer = EpisodeDrawer(whole, whole.test, shots)
+    assert drawer.able == ("plan-1",)
+    assert [t.name for t in drawer.left_out] == ["plan-4"]
+    assert {episode.task for episode in drawer.draw(20, 0)} == {"plan-1"}
+
+
 def test_regression_draws_labels_in_all() -> None:
     lines = TaskSplit.with_test(line_data(4, 20), ["line-3"], [])
     (episode,) = EpisodeDrawer(lines, ("line-3",), 5, 100).draw(1, 0)
