@@ -26,8 +26,9 @@ HELP = """Answer for your own data: is meta-learning worth it here, and which re
 Puts test tasks aside, trains starts on the others, and lets every recipe and six baselines adapt to
 the test tasks from the same few labels. Prints tables and an answer in words, which may be "no";
 writes meta-evaluation.json and meta-evaluation.png to --out and a run to MLflow. With --time,
-labels to adapt from are earlier than the rows that judge. 600 episodes take some minutes per number
-of shots.
+labels to adapt from are earlier than the rows that judge, within each class of a task. All tasks
+that do not judge train, later ones too: with tasks in order of time, leave those after the test
+tasks out of the file. 600 episodes take some minutes per number of shots.
 
 Example: metadrift meta-evaluate history.csv --label churned --task region --shots 1,5
 
@@ -57,7 +58,7 @@ def meta_evaluate(
         str, typer.Option(help="Labels per class (regression: in all), comma-separated.")
     ] = "1,5",
     test_tasks: Annotated[
-        str | None, typer.Option(help="Tasks that judge and train nothing, comma-separated.")
+        str | None, typer.Option(help="Tasks that judge; all others train, later ones too.")
     ] = None,
     test_fraction: Annotated[
         float | None, typer.Option(help="Or: this share of the tasks, drawn. Default: 0.3.")

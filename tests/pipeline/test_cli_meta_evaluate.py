@@ -77,6 +77,12 @@ def test_json_and_mlflow_away(tmp_path: Path) -> None:
     assert len(told.evaluation.test_tasks) == 2 and told.order == "random"
 
 
+def test_help_says_that_later_tasks_train_too_and_what_time_orders() -> None:
+    told = " ".join(run("--help").replace("\u2502", " ").split())
+    assert "do not judge train, later ones too" in told
+    assert "within each class of a task" in told
+
+
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
