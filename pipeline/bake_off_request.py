@@ -8,7 +8,7 @@ from adapters.examples import Examples
 from adapters.model_file import lineage_key
 from pipeline.core_state import Episode
 from pipeline.engine_state import EngineState
-from pipeline.episodes import examples_of
+from pipeline.episode_holdout import examples_of
 from pipeline.example_buffer import Example, rows_of
 from pipeline.model_shelf import ModelShelf
 from pipeline.settings import Settings

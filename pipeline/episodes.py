@@ -13,22 +13,19 @@ from numpy.typing import NDArray
 
 from adapters.bake_off import RecipeResult, choose
 from adapters.bake_off_codec import decode_results
-from adapters.model_file import lineage_key, model_digest
-from deploy.gate import GateResult, judge_holdout, least_holdout
+from adapters.model_file import model_digest
+from deploy.gate import GateResult
 from deploy.rollout import Verdict
 from detectors.signals import Signal, SignalKind
-from pipeline.answers import answers_of
 from pipeline.core_state import Candidate, Episode, EpisodeKind, Request
-from pipeline.example_buffer import Example, rows_of
-from pipeline.example_split import digest_of, split_by_time
-from pipeline.label_values import loss_of
-from pipeline.new_class_episode import (
-    PROTOTYPES,
-    fewest,
-    loss_risen,
-    new_classes_due,
-    split_new_classes,
+from pipeline.episode_holdout import (
+    examples_of,
+    gate_facts,
+    harm_to_known_classes,
+    holdout_verdict,
 )
+from pipeline.example_split import digest_of, split_by_time
+from pipeline.new_class_episode import PROTOTYPES, fewest, new_classes_due, split_new_classes
 from pipeline.recording import record_episode
 from pipeline.records import BakeOffDone
 from pipeline.rollouts import begin_rollout
@@ -288,12 +285,6 @@ def _parts(request: Request) -> dict[str, list[int]]:
     return {"support": request.support, "query": request.query, "holdout": request.holdout}
 
 
-def examples_of(turn: Turn, name: str, numbers: Sequence[int]) -> list[Example]:
-    """Return the buffered examples of these label numbers, oldest first."""
-    wanted = set(numbers)
-    return [e for e in turn.state.buffers[name].all() if e.number in wanted]
-
-
 # ---------------------------------------------------------------- the worker's answer
 
 
@@ -344,7 +335,7 @@ def _decide_winner(
     episode.candidate = Candidate(best.name, digest, list(request.holdout), done.digest)
     episode.phase = "gate"
     if request.zero_step:
-        gate, _ = _holdout_verdict(turn, name, episode.candidate)
+        gate, _ = holdout_verdict(turn, name, episode.candidate)
         if gate.verdict is not Verdict.PASS:
             turn.decide(
                 "gate",
@@ -354,7 +345,7 @@ def _decide_winner(
                 episode=episode.number,
                 recipe=best.name,
                 verdict=gate.verdict.value,
-                gate=_gate_facts(gate),
+                gate=gate_facts(gate),
             )
             episode.candidate, episode.phase = None, "collecting"
             return
@@ -402,70 +393,6 @@ def _for_record(turn: Turn, result: RecipeResult, winner: str) -> dict[str, obje
 # ---------------------------------------------------------------- the gate
 
 
-def _holdout_verdict(turn: Turn, name: str, candidate: Candidate) -> tuple[GateResult, list[float]]:
-    """Judge a candidate on examples that neither model was trained on.
-
-    Returns:
-        The verdict, and the candidate's losses.
-    """
-    losses, _ = _holdout_losses(turn, name, candidate)
-    gate = turn.settings.gate
-    n_min = least_holdout(gate.target_from, gate.target_to, gate.risk, gate.power)
-    verdict = judge_holdout(losses[0], losses[1], n_min=n_min, risk=gate.risk)
-    return verdict, losses[1].tolist()
-
-
-def _holdout_losses(
-    turn: Turn, name: str, candidate: Candidate
-) -> tuple[tuple[NDArray[np.float64], NDArray[np.float64]], list[Example]]:
-    """Return the champion's and the candidate's losses, and the examples; lineage is left out."""
-    champion, model = turn.champion(name), turn.models(candidate.digest)
-    seen = np.union1d(champion.trained_on, model.trained_on)
-    examples = [
-        e
-        for e in examples_of(turn, name, candidate.holdout)
-        if np.uint64(lineage_key(e.group or e.id)) not in seen
-    ]
-    if not examples:
-        return (np.empty(0), np.empty(0)), examples
-    rows, scale = rows_of(examples), champion.loss_scale
-    ours, theirs = (
-        np.array(
-            [
-                loss_of(turn, scale, float(a), e.label)
-                for a, e in zip(answers_of(turn, m, m.predict(rows)), examples, strict=True)
-            ]
-        )
-        for m in (champion, model)
-    )
-    return (ours, theirs), examples
-
-
-def _harm_to_known_classes(turn: Turn, name: str, episode: Episode, candidate: Candidate) -> str:
-    """Say by how much too much the loss on the champion's classes rises; empty: it does not."""
-    if not episode.new_classes:
-        return ""
-    (ours, theirs), examples = _holdout_losses(turn, name, candidate)
-    rise, n = loss_risen(turn, name, ours, theirs, examples)
-    bound = turn.settings.rollout.acceptable_harm
-    if n and rise <= bound:
-        return ""
-    if not n:
-        return "no holdout label is of a class that the champion knows"
-    return f"on {n} labels of known classes the loss rises by {rise:.3f}, more than {bound:g}"
-
-
-def _gate_facts(gate: GateResult) -> dict[str, object]:
-    return {
-        "n": gate.n,
-        "n_min": gate.n_min,
-        "champion_loss": gate.champion_mean,
-        "candidate_loss": gate.candidate_mean,
-        "p_value": gate.p_value,
-        "may_enter_canary": gate.may_enter_canary,
-    }
-
-
 def _gate(turn: Turn, name: str, episode: Episode) -> None:
     candidate = episode.candidate
     if candidate is None:
@@ -474,8 +401,8 @@ def _gate(turn: Turn, name: str, episode: Episode) -> None:
         newer = turn.state.buffers[name].since(episode.change_point)
         last = max(candidate.holdout)
         candidate.holdout += [e.number for e in newer if e.number > last]
-    gate, losses = _holdout_verdict(turn, name, candidate)
-    harm = _harm_to_known_classes(turn, name, episode, candidate)
+    gate, losses = holdout_verdict(turn, name, candidate)
+    harm = harm_to_known_classes(turn, name, episode, candidate)
     late = episode.kind == "announced" or overdue(turn, episode)
     if gate.verdict is Verdict.INCONCLUSIVE and not late:
         return
@@ -492,7 +419,7 @@ def _gate(turn: Turn, name: str, episode: Episode) -> None:
         recipe=candidate.recipe,
         verdict=gate.verdict.value,
         enters_canary=enters,
-        gate=_gate_facts(gate),
+        gate=gate_facts(gate),
     )
     if not enters:
         end_episode(turn, name, "rejected by the gate", reason, gate)
