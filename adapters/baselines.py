@@ -50,7 +50,8 @@ BASELINES = (
     "random_forest",
     "prototypes",
 )
-_LEAST_STEPS = 2_000
+JOINT_STEPS = 2_000
+"""Steps of joint training at least, unless it stops getting better on held-out rows."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,14 +73,15 @@ class Rivals:
     seed: int = 0
 
     @staticmethod
-    def of(init: MetaInit, train: Examples, seed: int) -> "Rivals":
+    def of(init: MetaInit, train: Examples, seed: int, joint_steps: int = JOINT_STEPS) -> "Rivals":
         """Return the rivals of a meta-init.
 
         Args:
             init: Gives classes, preprocessor and the widths of the networks.
-            train: Rows of the meta-train tasks, which the joint model is trained on: for at least
-                2,000 steps unless it stops getting better on held-out rows, however few they are.
+            train: Rows of the meta-train tasks, which the joint model is trained on.
             seed: Of fresh weights, batches and trees.
+            joint_steps: The joint model's training takes at least these, however few the rows
+                are, unless it stops getting better on held-out ones.
 
         Raises:
             RecipeError: The meta-init is for N-way episodes, so nothing can be learned jointly.
@@ -87,7 +89,7 @@ class Rivals:
         if init.slots:
             raise RecipeError("the meta-init is for N-way episodes; meta-train over a task column")
         usual = JointSettings()
-        epochs = max(usual.most_epochs, -(-_LEAST_STEPS * usual.batch // len(train)))
+        epochs = max(usual.most_epochs, -(-joint_steps * usual.batch // len(train)))
         training = replace(usual, most_epochs=epochs, patience=max(usual.patience, epochs // 8))
         hidden = hidden_of(init)
         joint = fit_joint(

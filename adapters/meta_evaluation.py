@@ -13,7 +13,7 @@ from typing import TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from adapters.baselines import BASELINES, Rivals
+from adapters.baselines import BASELINES, JOINT_STEPS, Rivals
 from adapters.evaluation_episodes import EpisodeDrawer, Order, Times
 from adapters.evaluation_results import (
     CurvePoint,
@@ -54,6 +54,8 @@ class EvaluationSettings:
         validation_episodes: Meta-validation episodes that choose the fine-tuning.
         target: Score to count labels and steps to; None: what the best baseline reaches with
             the most labels.
+        joint_steps: Steps that the jointly trained rival gets at least, unless it stops getting
+            better on held-out rows.
         seed: Of everything drawn.
     """
 
@@ -63,12 +65,13 @@ class EvaluationSettings:
     order: Order = "random"
     validation_episodes: int = 48
     target: float | None = None
+    joint_steps: int = JOINT_STEPS
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.shots or list(self.shots) != sorted({s for s in self.shots if s >= 1}):
             raise ValueError(f"shots is {self.shots}; give rising numbers >= 1, such as 1, 5")
-        for name in ("episodes", "query", "validation_episodes"):
+        for name in ("episodes", "query", "validation_episodes", "joint_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; use a number >= 1")
 
@@ -101,7 +104,8 @@ def meta_evaluate(
     report = tell or _nobody
     report("joint training", 0, 1)
     with one_thread():
-        rivals = Rivals.of(init, split.data.examples.take(split.train_rows), settings.seed)
+        train = split.data.examples.take(split.train_rows)
+        rivals = Rivals.of(init, train, settings.seed, settings.joint_steps)
     report("joint training", 1, 1)
     bench = Bench(split, init, rivals, clock)
     metric: Metric = "mean_absolute_error" if init.task_type == "regression" else "accuracy"
