@@ -17,14 +17,18 @@ MOST_CONNECTIONS = 512
 AT_ONCE = "observe layer7 error-limit 1 on-error mark-down"
 """Takes the candidate out at its first failed answer, until a health check is well again.
 
-Left in, it would gain credit in the round robin with every request that is sent to the other arm
-in its place, and then be asked several times in a row: lost requests while it is dead, and far more
-than its share once it is back.
+Left in, each request that is drawn for it would be tried on a dead server first.
 """
 
 
 def haproxy_config(*, port: int, folder: Path, answer_s: float) -> str:
     """Return the configuration: no server takes requests until the socket says so.
+
+    For each request the arm is drawn at random by the candidate's weight. Taking turns would be
+    smoother, but HAProxy's round robin does not hold a share while weights change: between two
+    weights that are set one after the other the cycle is shorter or longer than it will be, stable
+    can be put off to the next one, and the candidate then gets all that is left of this one. A draw
+    has no memory, and its probability is what the unpaired test has to know.
 
     Predictions change nothing, so one is sent again, to the other arm, when a server is gone, drops
     the connection or does not answer in time. HAProxy itself sends nothing again after a reset
@@ -74,6 +78,9 @@ frontend router
 
 backend predictions
     balance roundrobin
+    http-request set-var(txn.share) srv_uweight(predictions/candidate)
+    use-server candidate if {{ rand(100),sub(txn.share) lt 0 }}
+    use-server stable if TRUE
     option http-buffer-request
     option httpchk GET /health/status
     http-send-name-header {ARM_HEADER}

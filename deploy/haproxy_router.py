@@ -1,4 +1,4 @@
-"""HAProxy as a child process that splits requests between two ports by weight."""
+"""HAProxy as a child process that draws one of two ports for each request, by weight."""
 
 import os
 import shutil
@@ -146,7 +146,7 @@ class HaproxyRouter:
         return Routes(port, servers["candidate/model"].port, candidate.weight)
 
     def route(self, stable: Target, candidate: Target | None, candidate_weight: int) -> None:
-        """Send ``candidate_weight`` percent of the requests to the candidate, the rest to stable.
+        """Draw the candidate for each request with ``candidate_weight`` percent, else stable.
 
         Raises:
             HaproxyError: It refused, or cannot be reached.
