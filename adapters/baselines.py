@@ -5,8 +5,11 @@ baseline                         what it does with the support
 ===============================  ==================================================================
 ``joint_frozen``                 nothing: one model trained on all meta-train tasks at once
 ``joint_fine_tuned``             Adam from that model; step size and steps by meta-validation
+``last_fine_tuned``              the same from a model of the last meta-train task alone
 ``scratch``                      an MLP from fresh weights, Adam
 ``logistic_regression``          L2-regularised, on encoded inputs (regression: ridge)
+``pooled_logistic_regression``   the same on all meta-train rows and the support, whose weight
+                                 meta-validation chooses (``adapters.pooled_regression``)
 ``random_forest``                100 trees, on encoded inputs
 ``prototypes``                   nearest class mean in the joint model's last hidden layer,
                                  or among the inputs where it has none
@@ -14,7 +17,7 @@ baseline                         what it does with the support
 ===============================  ==================================================================
 
 Encoded inputs are those of the meta-init's preprocessor, fitted on the meta-train tasks: a
-baseline gets the pooled scaling too.
+baseline gets the pooled scaling too. (``scratch`` has its own, fitted on the support.)
 """
 
 from collections.abc import Callable, Sequence
@@ -34,7 +37,9 @@ from adapters.feature_schema import Rows
 from adapters.joint import SCRATCH, Descent, JointSettings
 from adapters.meta_init import MetaInit
 from adapters.model_file import Model
+from adapters.pooled_regression import USUAL_WEIGHT, PooledRegression
 from adapters.recipes import Adapted, RecipeError, Target, fine_tuned, hidden_of, scratch
+from adapters.task_splits import TaskSplit
 from adapters.training import FitSettings, fit_joint
 
 Errors: TypeAlias = NDArray[np.float64]
@@ -42,11 +47,14 @@ Errors: TypeAlias = NDArray[np.float64]
 Answers: TypeAlias = "Sequence[str] | NDArray[np.float64]"
 Predictor: TypeAlias = Callable[[Rows], Answers]
 
+POOLED = "pooled_logistic_regression"
+FINE_TUNED = ("joint_fine_tuned", "last_fine_tuned")
 BASELINES = (
     "joint_frozen",
-    "joint_fine_tuned",
+    *FINE_TUNED,
     "scratch",
     "logistic_regression",
+    POOLED,
     "random_forest",
     "prototypes",
 )
@@ -62,6 +70,8 @@ class Rivals:
         init: Gives preprocessor and classes.
         target: What every candidate looks like.
         joint: The model trained on all meta-train tasks at once.
+        last: The model trained on the meta-train task that comes last in the data.
+        pooled: The regression on all meta-train rows.
         hidden: Widths of the scratch MLP.
         seed: Of fresh weights and trees.
     """
@@ -69,49 +79,56 @@ class Rivals:
     init: MetaInit
     target: Target
     joint: Model
+    last: Model
+    pooled: PooledRegression
     hidden: tuple[int, ...]
     seed: int = 0
 
     @staticmethod
-    def of(init: MetaInit, train: Examples, seed: int, joint_steps: int = JOINT_STEPS) -> "Rivals":
+    def of(init: MetaInit, split: TaskSplit, seed: int, joint_steps: int = JOINT_STEPS) -> "Rivals":
         """Return the rivals of a meta-init.
 
         Args:
             init: Gives classes, preprocessor and the widths of the networks.
-            train: Rows of the meta-train tasks, which the joint model is trained on.
+            split: Its meta-train rows are all that the rivals are trained on.
             seed: Of fresh weights, batches and trees.
-            joint_steps: The joint model's training takes at least these, however few the rows
-                are, unless it stops getting better on held-out ones.
+            joint_steps: Training of the joint and of the last model takes at least these, however
+                few the rows are, unless it stops getting better on held-out ones.
 
         Raises:
             RecipeError: The meta-init is for N-way episodes, so nothing can be learned jointly.
         """
         if init.slots:
             raise RecipeError("the meta-init is for N-way episodes; meta-train over a task column")
-        usual = JointSettings()
-        epochs = max(usual.most_epochs, -(-joint_steps * usual.batch // len(train)))
-        training = replace(usual, most_epochs=epochs, patience=max(usual.patience, epochs // 8))
         hidden = hidden_of(init)
-        joint = fit_joint(
-            init.schema,
-            train,
-            class_names=init.class_names,
-            settings=FitSettings(hidden, training=training),
-            seed=seed,
+        train = split.data.examples.take(split.train_rows)
+        last = split.data.examples.take(split.rows_of(split.last_train))
+        return Rivals(
+            init,
+            Target(init.schema, init.task_type, init.class_names, 1.0),
+            _fitted_model(init, train, hidden, seed, joint_steps),
+            _fitted_model(init, last, hidden, seed, joint_steps),
+            PooledRegression.of(init.preprocessor, train, seed),
+            hidden,
+            seed,
         )
-        target = Target(init.schema, init.task_type, init.class_names, 1.0)
-        return Rivals(init, target, joint, hidden, seed)
 
-    def fine_tuned(self, support: Examples, descent: Descent) -> Adapted:
-        """Return the joint model after Adam on the support."""
-        return fine_tuned(self.target, self.joint, support, replace(descent, seed=self.seed))
+    def fine_tuned(self, name: str, support: Examples, descent: Descent) -> Adapted:
+        """Return the joint or the last model (by baseline) after Adam on the support."""
+        start = self.last if name == "last_fine_tuned" else self.joint
+        return fine_tuned(self.target, start, support, replace(descent, seed=self.seed))
 
     def scratch(self, support: Examples) -> Adapted:
         """Return a fresh MLP trained on the support alone."""
         return scratch(self.target, support, self.hidden, replace(SCRATCH, seed=self.seed))
 
-    def predictor(self, name: str, support: Examples) -> Predictor:
+    def predictor(self, name: str, support: Examples, weight: float = USUAL_WEIGHT) -> Predictor:
         """Return the fitted predictor of a baseline that is no network of ours.
+
+        Args:
+            name: Of the baseline.
+            support: Labels of the task.
+            weight: Of the support, for ``pooled_logistic_regression``.
 
         Raises:
             RecipeError: There is no such baseline here.
@@ -119,11 +136,13 @@ class Rivals:
         match name:
             case "logistic_regression" | "random_forest":
                 return self._fitted(support, trees=name == "random_forest")
+            case "pooled_logistic_regression":
+                return self.pooled.predictor(support, weight)
             case "prototypes":
                 return self._prototypes(support)
             case _:
                 raise RecipeError(
-                    f"{name!r} is none of logistic_regression, random_forest and prototypes"
+                    f"{name!r} is none of logistic_regression, {POOLED}, random_forest, prototypes"
                 )
 
     def _fitted(self, support: Examples, *, trees: bool) -> Predictor:
@@ -156,6 +175,21 @@ class Rivals:
             return [names[i] for i in far.argmin(axis=1).tolist()]
 
         return predict
+
+
+def _fitted_model(
+    init: MetaInit, rows: Examples, hidden: tuple[int, ...], seed: int, steps: int
+) -> Model:
+    usual = JointSettings()
+    epochs = max(usual.most_epochs, -(-steps * usual.batch // len(rows)))
+    training = replace(usual, most_epochs=epochs, patience=max(usual.patience, epochs // 8))
+    return fit_joint(
+        init.schema,
+        rows,
+        class_names=init.class_names,
+        settings=FitSettings(hidden, training=training),
+        seed=seed,
+    )
 
 
 def answers_of(model: Model, rows: Rows) -> Answers:

@@ -94,9 +94,10 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class FineTuning:
-    """Settings of ``joint_fine_tuned`` for so many labels.
+    """Settings of a fine-tuned baseline for so many labels.
 
     Attributes:
+        recipe: The baseline.
         shots: Labels per class.
         lr: Adam's step size.
         steps: How many.
@@ -104,9 +105,28 @@ class FineTuning:
             meta-validation task has enough rows.
     """
 
+    recipe: str
     shots: int
     lr: float
     steps: int
+    episodes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SupportWeight:
+    """How much the support counted in ``pooled_logistic_regression``.
+
+    Attributes:
+        recipe: The baseline.
+        shots: Labels per class.
+        weight: Of the whole support, as a multiple of the weight of all pooled rows.
+        episodes: Meta-validation episodes that chose it; 0: the usual one, because no
+            meta-validation task has enough rows.
+    """
+
+    recipe: str
+    shots: int
+    weight: float
     episodes: int
 
 
@@ -142,6 +162,7 @@ class MetaEvaluation:
         verdict: One sentence for all.
         labels_needed: Per recipe.
         fine_tuning: What was chosen on meta-validation.
+        support_weights: The same, for the pooled regression.
         not_used: Classes and tasks with too few rows.
         digests: Of meta-train, meta-validation and meta-test tasks.
         seed: Of everything drawn.
@@ -157,6 +178,7 @@ class MetaEvaluation:
     verdict: str
     labels_needed: tuple[LabelsNeeded, ...]
     fine_tuning: tuple[FineTuning, ...]
+    support_weights: tuple[SupportWeight, ...]
     not_used: tuple[NotUsed, ...]
     digests: dict[str, str]
     seed: int

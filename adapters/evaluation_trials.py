@@ -1,10 +1,10 @@
 """One recipe on one episode: adapt on the support, be judged on the query, or fail and be noted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from adapters.baselines import Rivals, answers_of, errors_of
+from adapters.baselines import FINE_TUNED, Rivals, answers_of, errors_of
 from adapters.evaluation_episodes import Episode
 from adapters.examples import Examples
 from adapters.inner_loop import with_weights
@@ -15,6 +15,19 @@ from adapters.task_splits import TaskSplit
 
 Clock: TypeAlias = Callable[[], float]
 Curve: TypeAlias = tuple[tuple[int, float], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What the baselines leave open.
+
+    Attributes:
+        descents: Adam's steps by fine-tuned baseline.
+        support_weight: Of ``pooled_logistic_regression``.
+    """
+
+    descents: Mapping[str, Descent]
+    support_weight: float
 
 
 @dataclass(slots=True)
@@ -50,7 +63,7 @@ class Bench:
     rivals: Rivals
     clock: Clock
 
-    def tried(self, recipe: str, episode: Episode, tuning: Descent, into: Trials) -> None:
+    def tried(self, recipe: str, episode: Episode, tuning: Tuning, into: Trials) -> None:
         """Run one recipe on one episode and note what came of it."""
         examples = self.split.data.examples
         known, _ = usable_support(self.rivals.target, examples.take(episode.support))
@@ -68,20 +81,20 @@ class Bench:
             into.curves.append(curve)
 
     def _run(
-        self, recipe: str, support: Examples, query: Examples, tuning: Descent, began: float
+        self, recipe: str, support: Examples, query: Examples, tuning: Tuning, began: float
     ) -> tuple[Curve, float]:
         """Return (steps, mean error) along the way, and the seconds of adapting alone."""
         start = self.init.starts.get(recipe)
         if start is not None:
             adapted = few_step(self.rivals.target, self.init, start.algorithm, support)
-        elif recipe == "joint_fine_tuned":
-            adapted = self.rivals.fine_tuned(support, tuning)
+        elif recipe in FINE_TUNED:
+            adapted = self.rivals.fine_tuned(recipe, support, tuning.descents[recipe])
         elif recipe == "scratch":
             adapted = self.rivals.scratch(support)
         elif recipe == "joint_frozen":
             adapted = Adapted(self.rivals.joint, ())
         else:
-            predict = self.rivals.predictor(recipe, support)
+            predict = self.rivals.predictor(recipe, support, tuning.support_weight)
             seconds = self.clock() - began
             return ((0, float(errors_of(predict(query.rows), query).mean())),), seconds
         seconds = self.clock() - began

@@ -2,13 +2,13 @@
 
 Every recipe and every baseline adapts on the same supports and is judged on the same queries, row
 by row (non-transductive). Nothing is chosen on meta-test tasks: steps and the recommended recipe
-come from meta-training, the fine-tuning of the joint model from meta-validation episodes.
+come from meta-training, what the baselines leave open from meta-validation episodes.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias, cast
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from adapters.baselines import BASELINES, JOINT_STEPS, Rivals
 from adapters.evaluation_episodes import EpisodeDrawer, Order, Times
 from adapters.evaluation_results import (
     CurvePoint,
-    FineTuning,
     LabelsNeeded,
     MetaEvaluation,
     Metric,
@@ -25,19 +24,14 @@ from adapters.evaluation_results import (
     PairedGain,
     RecipeScore,
 )
-from adapters.evaluation_trials import Bench, Clock, Trials, along
+from adapters.evaluation_trials import Bench, Clock, Trials, Tuning
+from adapters.evaluation_tuning import Chosen, Tell, choose
 from adapters.evaluation_verdict import bootstrap_interval, judge, mean_interval
 from adapters.inner_loop import one_thread
-from adapters.joint import FINE_TUNE
 from adapters.meta_init import MetaInit
-from adapters.recipes import DivergedError, RecipeError, usable_support
+from adapters.recipes import RecipeError
 from adapters.task_splits import TaskSplit
 
-Tell: TypeAlias = Callable[[str, int, int], None]
-"""What is being done, how much of it is done, out of how much."""
-
-LEARNING_RATES = (1e-3, 3e-3, 1e-2, 3e-2)
-"""Step sizes that are tried for ``joint_fine_tuned``, each with every step count of its curve."""
 NOT_META_LEARNED = "joint"
 """A start of this name is a baseline: it was trained on all tasks at once."""
 
@@ -51,7 +45,7 @@ class EvaluationSettings:
         episodes: Meta-test episodes per number of labels; 600 or more for a number to publish.
         query: Query rows per episode, at most.
         order: ``random``, or ``time``: support from the earlier half, query from the later.
-        validation_episodes: Meta-validation episodes that choose the fine-tuning.
+        validation_episodes: Meta-validation episodes that choose for the baselines.
         target: Score to count labels and steps to; None: what the best baseline reaches with
             the most labels.
         joint_steps: Steps that the jointly trained rival gets at least, unless it stops getting
@@ -104,8 +98,7 @@ def meta_evaluate(
     report = tell or _nobody
     report("joint training", 0, 1)
     with one_thread():
-        train = split.data.examples.take(split.train_rows)
-        rivals = Rivals.of(init, train, settings.seed, settings.joint_steps)
+        rivals = Rivals.of(init, split, settings.seed, settings.joint_steps)
     report("joint training", 1, 1)
     bench = Bench(split, init, rivals, clock)
     metric: Metric = "mean_absolute_error" if init.task_type == "regression" else "accuracy"
@@ -120,12 +113,15 @@ def meta_evaluate(
     ]
     scores: list[RecipeScore] = []
     gains: list[PairedGain] = []
-    tunings: list[FineTuning] = []
+    choices: list[Chosen] = []
     with one_thread():
         for drawer in drawers:
-            tuning = _fine_tuning(bench, drawer, settings, report)
-            tunings.append(tuning)
-            here, pairs = _at_one(bench, drawer, recipes, own, tuning, settings, report, metric)
+            choices.append(
+                choose(rivals, drawer, settings.validation_episodes, settings.seed, report)
+            )
+            here, pairs = _at_one(
+                bench, drawer, recipes, own, choices[-1].tuning, settings, report, metric
+            )
             scores += here
             gains += pairs
     target = settings.target if settings.target is not None else _best_baseline(scores, metric)
@@ -145,7 +141,8 @@ def meta_evaluate(
         labels_needed=tuple(
             LabelsNeeded(name, _labels_needed(name, scores, target, metric)) for name in recipes
         ),
-        fine_tuning=tuple(tunings),
+        fine_tuning=tuple(t for chosen in choices for t in chosen.fine_tuning),
+        support_weights=tuple(chosen.support_weight for chosen in choices),
         not_used=tuple(
             NotUsed(t.name, drawer.shots, t.reason) for drawer in drawers for t in drawer.left_out
         ),
@@ -154,57 +151,24 @@ def meta_evaluate(
     )
 
 
-def _fine_tuning(
-    bench: Bench, drawer: EpisodeDrawer, settings: EvaluationSettings, report: Tell
-) -> FineTuning:
-    """Choose step size and steps on meta-validation; ties go to fewer and smaller steps."""
-    usual = FineTuning(drawer.shots, FINE_TUNE.lr, FINE_TUNE.steps, 0)
-    split = bench.split
-    if not split.validation:
-        return usual
-    try:
-        chooser = replace(drawer, tasks=split.validation)
-    except ValueError:  # no meta-validation task has enough rows; FineTuning.episodes says so
-        return usual
-    found: dict[tuple[int, float], list[float]] = {}
-    what, episodes = f"choosing fine-tuning, {drawer.shots} shots", settings.validation_episodes
-    for done, episode in enumerate(chooser.draw(episodes, settings.seed), 1):
-        support, _ = usable_support(bench.rivals.target, split.data.examples.take(episode.support))
-        query = split.data.examples.take(episode.query)
-        for lr in LEARNING_RATES:
-            try:
-                path = along(bench.rivals.fine_tuned(support, replace(FINE_TUNE, lr=lr)), query)
-            except DivergedError:
-                continue
-            for steps, error in path[1:]:
-                found.setdefault((steps, lr), []).append(error)
-        report(what, done, episodes)
-    whole = {choice: errors for choice, errors in found.items() if len(errors) == episodes}
-    if not whole:
-        return usual
-    steps, lr = min(whole, key=lambda choice: (sum(whole[choice]), *choice))
-    return FineTuning(drawer.shots, lr, steps, episodes)
-
-
 def _at_one(
     bench: Bench,
     drawer: EpisodeDrawer,
     recipes: Sequence[str],
     own: Sequence[str],
-    tuning: FineTuning,
+    tuning: Tuning,
     settings: EvaluationSettings,
     report: Tell,
     metric: Metric,
 ) -> tuple[list[RecipeScore], list[PairedGain]]:
     """Return scores and gains with one number of labels."""
-    descent = replace(FINE_TUNE, lr=tuning.lr, steps=tuning.steps)
     trials = {recipe: Trials() for recipe in recipes}
     owners = []
     what = f"episodes, {drawer.shots} shots"
     for done, episode in enumerate(drawer.draw(settings.episodes, settings.seed), 1):
         owners.append(drawer.able.index(episode.task))
         for recipe in recipes:
-            bench.tried(recipe, episode, descent, trials[recipe])
+            bench.tried(recipe, episode, tuning, trials[recipe])
         report(what, done, settings.episodes)
     errors = _with_failures(trials, metric)
     scores = [

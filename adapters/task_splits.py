@@ -101,6 +101,11 @@ class TaskSplit:
         """Rows of the meta-train tasks, rising."""
         return self._rows(self.train)
 
+    @property
+    def last_train(self) -> str:
+        """The meta-train task whose first row comes after every other one's."""
+        return max(self.train, key=lambda name: int(self.rows_of(name)[0]))
+
     def refuse_trained(self, trained_on: Keys, what: str) -> None:
         """Check that ``what`` has seen no meta-test row.
 

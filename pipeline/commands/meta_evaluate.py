@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 HELP = """Answer for your own data: is meta-learning worth it here, and which recipe?
 
-Puts test tasks aside, trains starts on the others, and lets every recipe and six baselines adapt to
-the test tasks from the same few labels. Prints tables and an answer in words, which may be "no";
+Puts test tasks aside, trains starts on the others, and lets every recipe and eight baselines adapt
+to the test tasks from the same few labels. Prints tables and an answer in words, which may be "no";
 writes meta-evaluation.json and meta-evaluation.png to --out and a run to MLflow. With --time,
 labels to adapt from are earlier than the rows that judge, within each class of a task. All tasks
 that do not judge train, later ones too: with tasks in order of time, leave those after the test

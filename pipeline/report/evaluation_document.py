@@ -8,7 +8,7 @@ import msgspec
 
 from adapters.evaluation_results import MetaEvaluation
 
-FORMAT = "metadrift-meta-evaluation/1"
+FORMAT = "metadrift-meta-evaluation/2"
 
 
 class DataRead(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _OWN = (BLUE, SKY, PURPLE)
-_OTHERS = (ORANGE, RED, GREEN, GREY, INK, "#999933")
+_OTHERS = (ORANGE, RED, GREEN, GREY, INK, "#999933", "#661100", "#44aa99")
 
 
 def draw_evaluation(path: Path, found: MetaEvaluation, title: str) -> None:

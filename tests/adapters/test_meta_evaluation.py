@@ -7,19 +7,32 @@ from typing import cast
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
 
-from adapters.baselines import BASELINES, Rivals, answers_of, errors_of
+from adapters import pooled_regression
+from adapters.baselines import BASELINES, POOLED, Rivals, answers_of, errors_of
 from adapters.evaluation_results import MetaEvaluation, PairedGain, RecipeScore
 from adapters.evaluation_verdict import bootstrap_interval, judge, mean_interval
 from adapters.examples import Examples
 from adapters.feature_schema import Feature, FeatureSchema, Rows
+from adapters.joint import Descent
 from adapters.meta_evaluation import EvaluationSettings, meta_evaluate
 from adapters.meta_init import Algorithm, MetaInit
 from adapters.meta_settings import MetaTrainData
 from adapters.meta_training import meta_train
+from adapters.pooled_regression import SUPPORT_WEIGHTS, PooledRegression
 from adapters.recipes import RecipeError
 from adapters.task_splits import LeakError, TaskSplit
-from tests.adapters.lanes import QUICK, line_data, line_init, parcels, plan_data, plan_init, plans
+from tests.adapters.lanes import (
+    KINDS,
+    QUICK,
+    line_data,
+    line_init,
+    parcels,
+    plan_data,
+    plan_init,
+    plans,
+)
 
 FEW = EvaluationSettings(shots=(2,), episodes=4, query=20, validation_episodes=2, joint_steps=300)
 NUMBERS = 8
@@ -105,9 +118,14 @@ def test_curves_targets_and_choices_are_there() -> None:
     assert reached is not None and reached >= 1
     needed = {n.recipe: n.shots for n in found().labels_needed}
     assert needed[found().recipe] in (1, 2) and needed["joint_frozen"] is None
+    assert [(t.recipe, t.shots) for t in found().fine_tuning] == [
+        (name, shots) for shots in (1, 2) for name in ("joint_fine_tuned", "last_fine_tuned")
+    ]
     for tuning in found().fine_tuning:
         assert tuning.episodes == 2 and tuning.lr > 0 and 1 <= tuning.steps <= 100
-    assert score("joint_fine_tuned", 2).curve[-1].steps == found().fine_tuning[1].steps
+        assert score(tuning.recipe, tuning.shots).curve[-1].steps == tuning.steps
+    for chosen in found().support_weights:
+        assert chosen.episodes == 2 and chosen.weight in SUPPORT_WEIGHTS
     assert set(found().digests) == {"meta-train", "meta-validation", "meta-test"}
 
 
@@ -118,6 +136,7 @@ def test_where_all_tasks_are_alike_it_says_no() -> None:
     assert alike.verdicts[0].use in BASELINES
     (frozen,) = (s for s in alike.scores if s.recipe == "joint_frozen")
     assert frozen.score > 0.85
+    assert alike.support_weights[0].weight < 1 <= found().support_weights[1].weight
     again = meta_evaluate(*trained(False), FEW)
     assert again.gains == alike.gains
     assert [(s.recipe, s.score, s.curve) for s in again.scores] == [
@@ -171,18 +190,69 @@ def test_a_meta_init_of_n_way_episodes_is_refused() -> None:
 
 @cache
 def rivals() -> Rivals:
-    return Rivals.of(plan_init(), plan_data().examples, 0, joint_steps=500)
+    return Rivals.of(plan_init(), plan_split(), 0, joint_steps=500)
+
+
+def plan_split() -> TaskSplit:
+    """Return all plans but the first, which judges nothing here, as meta-train tasks."""
+    return TaskSplit.with_test(plan_data(), ["plan-0"], [])
 
 
 def test_the_classical_baselines_learn_a_plan_from_many_labels() -> None:
     support, query = parcels(plans()[25], 80, 1, 900_000), parcels(plans()[25], 60, 2, 910_000)
-    for name in ("logistic_regression", "random_forest", "prototypes"):
+    for name in ("logistic_regression", POOLED, "random_forest", "prototypes"):
         answers = rivals().predictor(name, support)(query.rows)
         assert errors_of(answers, query).mean() < (0.35 if name == "prototypes" else 0.1), name
     frozen = errors_of(answers_of(rivals().joint, query.rows), query)
     assert frozen.shape == (60,) and set(frozen.tolist()) <= {0.0, 1.0}
     with pytest.raises(RecipeError, match="'boosting' is none of"):
         rivals().predictor("boosting", support)
+
+
+def test_a_support_row_counts_as_many_pooled_rows_as_its_weight_says() -> None:
+    support, query = parcels(plans()[25], 6, 1), parcels(plans()[25], 200, 2)
+    encode = plan_init().preprocessor.encode
+    pooled = plan_data().examples.take(plan_split().train_rows)
+    for times in (0, 1, 130):
+        rows = [encode(pooled.rows), *[encode(support.rows)] * times]
+        labels = [*pooled.labels, *support.labels * times]
+        by_hand = LogisticRegression(max_iter=1000).fit(np.concatenate(rows), labels)
+        weight = max(times, 1e-9) * len(support) / len(pooled)
+        answers = rivals().predictor(POOLED, support, weight)(query.rows)
+        told = by_hand.predict(encode(query.rows))
+        assert np.mean(np.array(answers) == told) > 0.97, times  # two descents end a hair apart
+    heard = rivals().predictor(POOLED, support, 100.0)(support.rows)
+    deaf = rivals().predictor(POOLED, support, 1e-9)(support.rows)
+    assert list(heard) == list(support.labels) != list(deaf)
+
+
+def test_the_last_model_knows_the_last_training_task_alone() -> None:
+    known = plan_data().examples.keys[plan_split().rows_of("plan-19")]
+    assert plan_split().last_train == "plan-19"
+    assert np.array_equal(rivals().last.trained_on, np.unique(known))
+    support = parcels(plans()[25], 40, 1)
+    for name, start in (("last_fine_tuned", rivals().last), ("joint_fine_tuned", rivals().joint)):
+        one_step = Descent(steps=1, lr=1e-9, weight_decay=0.0)
+        adapted = rivals().fine_tuned(name, support, one_step).model
+        assert answers_of(adapted, support.rows) == answers_of(start, support.rows)
+
+
+def test_where_all_pooled_rows_are_of_one_class_the_support_decides() -> None:
+    split = plan_split()
+    rows = [int(i) for i in split.train_rows if split.data.examples.labels[int(i)] == "A"]
+    one = PooledRegression.of(plan_init().preprocessor, split.data.examples.take(rows), 0)
+    support = parcels(plans()[25], 40, 1)
+    assert set(one.predictor(support, 10.0)(support.rows)) == {"A", "B"}
+    only = support.take([i for i, label in enumerate(support.labels) if label == "A"])
+    assert set(one.predictor(only, 1.0)(support.rows)) == {"A"}
+
+
+def test_of_too_many_pooled_rows_some_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooled_regression, "MOST_POOLED", 100)
+    pooled = PooledRegression.of(plan_init().preprocessor, plan_data().examples, 0)
+    assert pooled.inputs.shape == (100, KINDS) and len(pooled.targets) == 100
+    again = PooledRegression.of(plan_init().preprocessor, plan_data().examples, 0)
+    assert np.array_equal(pooled.inputs, again.inputs)
 
 
 def test_prototypes_are_nearest_class_means() -> None:
