@@ -11,8 +11,12 @@ NONE = "-"
 
 
 def evaluation_tables(found: MetaEvaluation) -> RenderableType:
-    """Return what ``rich`` prints: one table per number of labels, then the verdicts."""
+    """Return what ``rich`` prints: a table per number of labels, one of costs, the verdicts.
+
+    All of it fits into 80 columns with two numbers of labels.
+    """
     parts: list[RenderableType] = [_scores(found, verdict.shots) for verdict in found.verdicts]
+    parts.append(_costs(found))
     parts += [Text(verdict.words) for verdict in found.verdicts]
     parts.append(Text(f"worth it? {found.verdict}", style="bold"))
     return Group(*parts)
@@ -22,25 +26,19 @@ def _scores(found: MetaEvaluation, shots: int) -> Table:
     here = [score for score in found.scores if score.shots == shots]
     plural = "s" if shots > 1 else ""
     per = " per class" if found.metric == "accuracy" else ""
-    table = Table(
-        title=f"{shots} label{plural}{per}, {here[0].episodes} episodes, "
-        f"{len(found.test_tasks)} unseen task{'s' if len(found.test_tasks) > 1 else ''}",
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=SIMPLE,
+    table = _table(
+        f"{shots} label{plural}{per}, {here[0].episodes} episodes, "
+        f"{len(found.test_tasks)} unseen task{'s' if len(found.test_tasks) > 1 else ''}"
     )
-    table.add_column("recipe", no_wrap=True)
     metric = "accuracy" if found.metric == "accuracy" else "mean error"
-    for name in (metric, f"gain of {found.recipe}", "ms", "steps"):
+    for name in (metric, f"gain of {found.recipe}", "steps"):
         table.add_column(name, justify="right", no_wrap=True)
     gains = {g.baseline: g for g in found.gains if (g.shots, g.recipe) == (shots, found.recipe)}
     for score in here:
         table.add_row(
             score.recipe + (" *" if score.meta_learned else ""),
-            f"{score.score:.3g} \u00b1 {(score.high - score.low) / 2:.2g}",
+            _score(found, score.score, (score.high - score.low) / 2),
             _gain(found, gains.get(score.recipe)),
-            NONE if score.seconds is None else f"{score.seconds * 1000:.1f}",
             NONE if score.steps_to_target is None else str(score.steps_to_target),
         )
     unit = ", in points" if found.metric == "accuracy" else ""
@@ -49,6 +47,32 @@ def _scores(found: MetaEvaluation, shots: int) -> Table:
     )
     table.caption_justify = "left"
     return table
+
+
+def _costs(found: MetaEvaluation) -> Table:
+    table = _table("cost of one adaptation")
+    shots = [verdict.shots for verdict in found.verdicts]
+    for count in shots:
+        table.add_column(f"ms, {count} label{'s' if count > 1 else ''}", justify="right")
+    seconds = {(score.recipe, score.shots): score.seconds for score in found.scores}
+    for recipe in dict.fromkeys(score.recipe for score in found.scores):
+        took = [seconds[recipe, count] for count in shots]
+        table.add_row(recipe, *[NONE if s is None else f"{s * 1000:.1f}" for s in took])
+    return table
+
+
+def _table(title: str) -> Table:
+    table = Table(
+        title=title, title_justify="left", title_style="bold", header_style="dim", box=SIMPLE
+    )
+    table.add_column("recipe", no_wrap=True)
+    return table
+
+
+def _score(found: MetaEvaluation, score: float, half: float) -> str:
+    if found.metric == "accuracy":
+        return f"{score:.3f} \u00b1 {half:.3f}"
+    return f"{score:.3g} \u00b1 {half:.2g}"
 
 
 def _gain(found: MetaEvaluation, gain: PairedGain | None) -> str:
