@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test check build bench bench-meta bench-canaries constraints clean
+.PHONY: help setup demo test check faults build bench bench-meta bench-canaries constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,12 @@ check: $(VENV)/.dev ## format, lint, types, import contracts, then the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(MAKE) test
+
+faults: $(VENV)/.dev ## every call to API server and HAProxy going wrong in every way, at every place
+	$(BIN)/python -m tests.servers.kube_servers
+	$(BIN)/python -m tests.servers.haproxy
+	METADRIFT_FAULTS=full $(BIN)/python -m pytest tests/deploy/test_seldon_kubernetes_faults.py \
+	  tests/deploy/test_seldon_local_faults.py
 
 build: $(VENV)/.dev ## dist/metadrift-VERSION-py3-none-any.whl
 	rm -rf build

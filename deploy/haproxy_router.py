@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.haproxy_config import admin, haproxy_config, versions
+from deploy.haproxy_config import ARMS, admin, haproxy_config, versions
 from deploy.haproxy_socket import HaproxyError, HaproxySocket
 from deploy.loopback import LOOPBACK, free_ports
 from deploy.server_process import ServerProcess
 
 _START_S = 30.0
+_AWAIT_S = 2.0
 _DRAIN_S = 5.0
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
@@ -77,6 +78,8 @@ class HaproxyRouter:
         self._answer_s = answer_s
         self._socket = HaproxySocket(admin(scratch))
         self._process: ServerProcess | None = None
+        self._answered = False
+        self._started_s = 0.0
 
     @property
     def url(self) -> str:
@@ -94,39 +97,46 @@ class HaproxyRouter:
         return self._process is not None and self._process.exit_code is None
 
     def start(self) -> None:
-        """Start it where it does not run, with no routes.
+        """Start it where it does not run, with no routes; wait two seconds at most.
 
         Raises:
-            RouterError: It did not start.
+            HaproxyError: It does not answer yet; a later call looks again.
+            RouterError: It ended, or did not answer for half a minute and was ended.
         """
-        if self.alive:
-            return
-        self.stop()
+        if not self.alive:
+            self.stop()
+            self._process = self._begin()
+            self._answered, self._started_s = False, time.monotonic()
+        deadline_s = time.monotonic() + _AWAIT_S
+        while not self._answered:
+            try:
+                self._socket.servers()
+                self._answered = True
+            except HaproxyError as error:
+                now_s = time.monotonic()
+                if not self.alive or now_s >= self._started_s + _START_S:
+                    raise self._not_started(error) from error
+                if now_s >= deadline_s:
+                    raise
+                time.sleep(0.05)
+
+    def _begin(self) -> ServerProcess:
         configuration = self._scratch / "haproxy.cfg"
         text = haproxy_config(port=self.port, folder=self._scratch, answer_s=self._answer_s)
         configuration.write_text(text, encoding="utf-8")
         versions(self._scratch).write_text("", encoding="utf-8")
+        command = [self._binary, "-db", "-f", str(configuration)]
         try:
-            process = ServerProcess(
-                [self._binary, "-db", "-f", str(configuration)], log=self._log, env={}
-            )
+            return ServerProcess(command, log=self._log, env={})
         except OSError as error:
             raise RouterError(f"{self._binary} cannot be run: {error}") from error
-        self._process = process
-        deadline_s = time.monotonic() + _START_S
-        while True:
-            try:
-                self._socket.servers()
-                return
-            except HaproxyError as error:
-                if process.exit_code is None and time.monotonic() < deadline_s:
-                    time.sleep(0.05)
-                    continue
-                tail = process.log_tail()
-                self.stop()
-                raise RouterError(
-                    f"HAProxy did not start on {self.url} ({error}); the end of its log: {tail}"
-                ) from error
+
+    def _not_started(self, error: HaproxyError) -> RouterError:
+        tail = self._process.log_tail() if self._process is not None else ""
+        self.stop()
+        return RouterError(
+            f"HAProxy did not start on {self.url} ({error}); the end of its log: {tail}"
+        )
 
     def routes(self) -> Routes | None:
         """Return where requests go now; None where nothing takes them.
@@ -137,7 +147,7 @@ class HaproxyRouter:
         if not self.alive:
             return None
         servers = self._socket.servers()
-        stable, candidate = servers["predictions/stable"], servers["predictions/candidate"]
+        stable, candidate = (servers[f"predictions/{arm}"] for arm in ARMS)
         if not stable.in_use or stable.weight + candidate.weight != 100:
             return None
         port = servers["stable/model"].port
@@ -149,7 +159,8 @@ class HaproxyRouter:
         """Draw the candidate for each request with ``candidate_weight`` percent, else stable.
 
         Raises:
-            HaproxyError: It refused, or cannot be reached.
+            HaproxyError: It refused, cannot be reached, or goes on as before: what it does is read
+                back, since a lost command and one that was carried out both say nothing.
         """
         now = self.routes()
         wanted = Routes(stable.port, candidate.port if candidate else None, candidate_weight)
@@ -157,7 +168,7 @@ class HaproxyRouter:
             return
         weights = _weights(candidate_weight)
         if now is not None and (now.stable, now.candidate) == (wanted.stable, wanted.candidate):
-            self._socket.change(weights)
+            self._change(weights, wanted)
             return
         # One line takes effect as a whole. A candidate that changes begins with no share.
         by_version = versions(self._scratch)
@@ -169,7 +180,13 @@ class HaproxyRouter:
         else:
             commands += _server("candidate", candidate.port)
             entries.append(f"add map {by_version} {candidate.version} candidate")
-        self._socket.change([*commands, *entries, *weights])
+        self._change([*commands, *entries, *weights], wanted)
+
+    def _change(self, commands: list[str], wanted: Routes) -> None:
+        self._socket.change(commands)
+        found = self.routes()
+        if found != wanted:
+            raise HaproxyError(f"HAProxy did not take a change: it has {found}, not {wanted}")
 
     def stop(self) -> None:
         """Let it finish the requests in hand, then end it."""

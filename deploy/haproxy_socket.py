@@ -53,10 +53,13 @@ class HaproxySocket:
         Raises:
             HaproxyError: HAProxy is away, or answers something else.
         """
-        lines = self._call("show servers state").splitlines()
+        answer = self._call("show servers state")
+        lines = answer.splitlines()
         header = next((line for line in lines if line.startswith("# be_id")), None)
         if header is None:
             raise HaproxyError(f"HAProxy shows no servers: {' '.join(lines)[:200]}")
+        if not answer.endswith("\n\n"):
+            raise HaproxyError("HAProxy's list of servers ends in the middle")
         columns = header.removeprefix("# ").split()
         found = {}
         for line in lines[lines.index(header) + 1 :]:

@@ -149,7 +149,9 @@ class LocalBackend:
                 except TransientBackendError as error:
                     broken = error
             self.router.route(stable, candidate, traffic.candidate_weight if candidate else 0)
-        except (RouterError, HaproxyError) as error:
+        except HaproxyError as error:
+            raise TransientBackendError(str(error), retry_in_s=_FIRST_WAIT_S) from error
+        except RouterError as error:
             raise TransientBackendError(str(error), retry_in_s=_LONGEST_WAIT_S) from error
         self._end_all_but(wanted)
         if broken is not None:
