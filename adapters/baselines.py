@@ -20,6 +20,7 @@ Encoded inputs are those of the meta-init's preprocessor, fitted on the meta-tra
 baseline gets the pooled scaling too. (``scratch`` has its own, fitted on the support.)
 """
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
@@ -32,11 +33,13 @@ from sklearn.ensemble import (  # type: ignore[import-untyped]
 )
 from sklearn.linear_model import LogisticRegression, Ridge  # type: ignore[import-untyped]
 
+from adapters.evaluation_results import TrainingCost
 from adapters.examples import Examples
 from adapters.feature_schema import Rows
 from adapters.joint import SCRATCH, Descent, JointSettings
 from adapters.meta_init import MetaInit
 from adapters.model_file import Model
+from adapters.peak_memory import measured
 from adapters.pooled_regression import USUAL_WEIGHT, PooledRegression
 from adapters.recipes import Adapted, RecipeError, Target, fine_tuned, hidden_of, scratch
 from adapters.task_splits import TaskSplit
@@ -46,6 +49,7 @@ Errors: TypeAlias = NDArray[np.float64]
 """``(n,)``: 0 or 1 for classification, absolute error in target units for regression."""
 Answers: TypeAlias = "Sequence[str] | NDArray[np.float64]"
 Predictor: TypeAlias = Callable[[Rows], Answers]
+Clock: TypeAlias = Callable[[], float]
 
 POOLED = "pooled_logistic_regression"
 FINE_TUNED = ("joint_fine_tuned", "last_fine_tuned")
@@ -74,6 +78,7 @@ class Rivals:
         pooled: The regression on all meta-train rows.
         hidden: Widths of the scratch MLP.
         seed: Of fresh weights and trees.
+        costs: What training the others beforehand took.
     """
 
     init: MetaInit
@@ -83,9 +88,16 @@ class Rivals:
     pooled: PooledRegression
     hidden: tuple[int, ...]
     seed: int = 0
+    costs: tuple[TrainingCost, ...] = ()
 
     @staticmethod
-    def of(init: MetaInit, split: TaskSplit, seed: int, joint_steps: int = JOINT_STEPS) -> "Rivals":
+    def of(
+        init: MetaInit,
+        split: TaskSplit,
+        seed: int,
+        joint_steps: int = JOINT_STEPS,
+        clock: Clock = time.perf_counter,
+    ) -> "Rivals":
         """Return the rivals of a meta-init.
 
         Args:
@@ -94,6 +106,7 @@ class Rivals:
             seed: Of fresh weights, batches and trees.
             joint_steps: Training of the joint and of the last model takes at least these, however
                 few the rows are, unless it stops getting better on held-out ones.
+            clock: Seconds, for the costs.
 
         Raises:
             RecipeError: The meta-init is for N-way episodes, so nothing can be learned jointly.
@@ -103,14 +116,25 @@ class Rivals:
         hidden = hidden_of(init)
         train = split.data.examples.take(split.train_rows)
         last = split.data.examples.take(split.rows_of(split.last_train))
+        _fitted_model(init, last, hidden, seed, JointSettings(most_epochs=1))  # loads libraries
+        PooledRegression.of(init.preprocessor, last, seed)  # the same
+        settings = [_training(joint_steps, len(rows)) for rows in (train, last)]
+        joint = measured(lambda: _fitted_model(init, train, hidden, seed, settings[0]), clock)
+        one = measured(lambda: _fitted_model(init, last, hidden, seed, settings[1]), clock)
+        pooled = measured(lambda: PooledRegression.of(init.preprocessor, train, seed), clock)
         return Rivals(
             init,
             Target(init.schema, init.task_type, init.class_names, 1.0),
-            _fitted_model(init, train, hidden, seed, joint_steps),
-            _fitted_model(init, last, hidden, seed, joint_steps),
-            PooledRegression.of(init.preprocessor, train, seed),
+            joint.result,
+            one.result,
+            pooled.result,
             hidden,
             seed,
+            (
+                TrainingCost("joint_frozen", joint.seconds, joint.peak_bytes),
+                TrainingCost("last_fine_tuned", one.seconds, one.peak_bytes),
+                TrainingCost(POOLED, pooled.seconds, pooled.peak_bytes),
+            ),
         )
 
     def fine_tuned(self, name: str, support: Examples, descent: Descent) -> Adapted:
@@ -177,12 +201,15 @@ class Rivals:
         return predict
 
 
-def _fitted_model(
-    init: MetaInit, rows: Examples, hidden: tuple[int, ...], seed: int, steps: int
-) -> Model:
+def _training(steps: int, rows: int) -> JointSettings:
     usual = JointSettings()
-    epochs = max(usual.most_epochs, -(-steps * usual.batch // len(rows)))
-    training = replace(usual, most_epochs=epochs, patience=max(usual.patience, epochs // 8))
+    epochs = max(usual.most_epochs, -(-steps * usual.batch // rows))
+    return replace(usual, most_epochs=epochs, patience=max(usual.patience, epochs // 8))
+
+
+def _fitted_model(
+    init: MetaInit, rows: Examples, hidden: tuple[int, ...], seed: int, training: JointSettings
+) -> Model:
     return fit_joint(
         init.schema,
         rows,

@@ -32,6 +32,9 @@ class RecipeScore:
         low: Lower end of the mean's 95 % interval (normal, over episodes).
         high: Upper end.
         seconds: Median wall time of one adaptation; null where all failed.
+        peak_bytes: Resident memory at its highest during one adaptation, less what was resident
+            before it (the models at hand are): measured once, after the episodes, on the first of
+            them. Null where it failed or the system cannot say.
         failed: Episodes in which it diverged or could not run; each counts as the worst result.
         failure: Why, the first time.
         curve: Mean score over steps; empty for what takes no steps.
@@ -46,10 +49,28 @@ class RecipeScore:
     low: float
     high: float
     seconds: float | None
+    peak_bytes: int | None = None
     failed: int = 0
     failure: str = ""
     curve: tuple[CurvePoint, ...] = ()
     steps_to_target: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """What the training before any adaptation took.
+
+    Attributes:
+        recipe: What was trained.
+        seconds: Wall time.
+        peak_bytes: Resident memory at its highest, less what was resident before: during the
+            whole training of a baseline, during one meta-step of a start. Null where the system
+            cannot say.
+    """
+
+    recipe: str
+    seconds: float
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +185,8 @@ class MetaEvaluation:
         fine_tuning: What was chosen on meta-validation.
         support_weights: The same, for the pooled regression.
         not_used: Classes and tasks with too few rows.
+        training_costs: Of the baselines that are trained beforehand; ``joint_fine_tuned`` and
+            ``prototypes`` use the model of ``joint_frozen``.
         digests: Of meta-train, meta-validation and meta-test tasks.
         seed: Of everything drawn.
     """
@@ -180,5 +203,6 @@ class MetaEvaluation:
     fine_tuning: tuple[FineTuning, ...]
     support_weights: tuple[SupportWeight, ...]
     not_used: tuple[NotUsed, ...]
+    training_costs: tuple[TrainingCost, ...]
     digests: dict[str, str]
     seed: int

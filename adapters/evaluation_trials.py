@@ -4,12 +4,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from adapters.baselines import FINE_TUNED, Rivals, answers_of, errors_of
+from adapters.baselines import FINE_TUNED, Predictor, Rivals, answers_of, errors_of
 from adapters.evaluation_episodes import Episode
 from adapters.examples import Examples
 from adapters.inner_loop import with_weights
 from adapters.joint import Descent
 from adapters.meta_init import MetaInit
+from adapters.peak_memory import measured
 from adapters.recipes import Adapted, DivergedError, RecipeError, few_step, usable_support
 from adapters.task_splits import TaskSplit
 
@@ -80,25 +81,36 @@ class Bench:
         if len(curve) > 1:
             into.curves.append(curve)
 
+    def peak_bytes(self, recipe: str, episode: Episode, tuning: Tuning) -> int | None:
+        """Return the peak memory of one adaptation, see ``peak_memory``; None where it fails."""
+        examples = self.split.data.examples.take(episode.support)
+        known, _ = usable_support(self.rivals.target, examples)
+        try:
+            return measured(lambda: self._adapt(recipe, known, tuning), self.clock).peak_bytes
+        except (RecipeError, DivergedError, ValueError):
+            return None
+
     def _run(
         self, recipe: str, support: Examples, query: Examples, tuning: Tuning, began: float
     ) -> tuple[Curve, float]:
         """Return (steps, mean error) along the way, and the seconds of adapting alone."""
+        adapted = self._adapt(recipe, support, tuning)
+        seconds = self.clock() - began
+        if isinstance(adapted, Adapted):
+            return along(adapted, query), seconds
+        return ((0, float(errors_of(adapted(query.rows), query).mean())),), seconds
+
+    def _adapt(self, recipe: str, support: Examples, tuning: Tuning) -> Adapted | Predictor:
         start = self.init.starts.get(recipe)
         if start is not None:
-            adapted = few_step(self.rivals.target, self.init, start.algorithm, support)
-        elif recipe in FINE_TUNED:
-            adapted = self.rivals.fine_tuned(recipe, support, tuning.descents[recipe])
-        elif recipe == "scratch":
-            adapted = self.rivals.scratch(support)
-        elif recipe == "joint_frozen":
-            adapted = Adapted(self.rivals.joint, ())
-        else:
-            predict = self.rivals.predictor(recipe, support, tuning.support_weight)
-            seconds = self.clock() - began
-            return ((0, float(errors_of(predict(query.rows), query).mean())),), seconds
-        seconds = self.clock() - began
-        return along(adapted, query), seconds
+            return few_step(self.rivals.target, self.init, start.algorithm, support)
+        if recipe in FINE_TUNED:
+            return self.rivals.fine_tuned(recipe, support, tuning.descents[recipe])
+        if recipe == "scratch":
+            return self.rivals.scratch(support)
+        if recipe == "joint_frozen":
+            return Adapted(self.rivals.joint, ())
+        return self.rivals.predictor(recipe, support, tuning.support_weight)
 
 
 def along(adapted: Adapted, query: Examples) -> Curve:

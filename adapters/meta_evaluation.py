@@ -98,7 +98,7 @@ def meta_evaluate(
     report = tell or _nobody
     report("joint training", 0, 1)
     with one_thread():
-        rivals = Rivals.of(init, split, settings.seed, settings.joint_steps)
+        rivals = Rivals.of(init, split, settings.seed, settings.joint_steps, clock)
     report("joint training", 1, 1)
     bench = Bench(split, init, rivals, clock)
     metric: Metric = "mean_absolute_error" if init.task_type == "regression" else "accuracy"
@@ -146,6 +146,7 @@ def meta_evaluate(
         not_used=tuple(
             NotUsed(t.name, drawer.shots, t.reason) for drawer in drawers for t in drawer.left_out
         ),
+        training_costs=rivals.costs,
         digests=dict(split.digests),
         seed=settings.seed,
     )
@@ -170,9 +171,14 @@ def _at_one(
         for recipe in recipes:
             bench.tried(recipe, episode, tuning, trials[recipe])
         report(what, done, settings.episodes)
+    first = next(iter(drawer.draw(1, settings.seed)))
+    peaks = {recipe: bench.peak_bytes(recipe, first, tuning) for recipe in recipes}
     errors = _with_failures(trials, metric)
     scores = [
-        _score(recipe, recipe in own, drawer.shots, errors[recipe], trials[recipe], metric)
+        replace(
+            _score(recipe, recipe in own, drawer.shots, errors[recipe], trials[recipe], metric),
+            peak_bytes=peaks[recipe],
+        )
         for recipe in recipes
     ]
     sign = 1 if metric == "accuracy" else -1

@@ -5,7 +5,7 @@ What stands where:
     experiment ``metadrift/<model>``
       run per episode          decision as params and metrics; review/packet.html, packet.png
         nested run per recipe  losses, accuracy, seconds, loss over steps
-      run per training         meta-training, imported models
+      run per training         meta-training, imported models; meta-evaluation with its files
     registered model ``<model>``             versions, aliases champion and candidate
     registered model ``<model>-meta-init``   versions, alias meta-init
 
@@ -108,13 +108,15 @@ class MlflowRegistry:
             self._client.log_artifacts(run_id, scratch, "review")
         return packet_digest(html)
 
-    def record_training(self, record: TrainingRecord) -> str:
-        """Write a training run; return its id."""
+    def record_training(self, record: TrainingRecord, files: Sequence[Path] = ()) -> str:
+        """Write a training run with files as its artifacts; return its id."""
         with self._mlflow.calling("record a training"):
             run = self._runs.ensure(record.key, record.name, record.at_ms)
             run_id = str(run.info.run_id)
             if not self._runs.is_finished(run):
                 self._runs.write(run_id, training_facts(record), record.at_ms)
+                for file in files:
+                    self._client.log_artifact(run_id, str(file))
                 self._runs.finish(run_id, record.at_ms)
             return run_id
 

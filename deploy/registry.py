@@ -94,8 +94,8 @@ class Registry(Protocol):
     def record_episode(self, record: EpisodeRecord) -> str:
         """Write an episode with its recipes and review packet; return the id of its run."""
 
-    def record_training(self, record: TrainingRecord) -> str:
-        """Write a training run; return its id."""
+    def record_training(self, record: TrainingRecord, files: Sequence[Path] = ()) -> str:
+        """Write a training run with files as its artifacts; return its id."""
 
     def record_rollout(self, record: RolloutRecord) -> None:
         """Write how a rollout stands beside its episode and on its version."""

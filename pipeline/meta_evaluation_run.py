@@ -15,9 +15,10 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from adapters.evaluation_results import MetaEvaluation
+from adapters.evaluation_results import MetaEvaluation, TrainingCost
 from adapters.meta_evaluation import EvaluationSettings, meta_evaluate
 from adapters.meta_settings import MetaTrainData, MetaTrainSettings, Progress
+from adapters.meta_step_costs import meta_step_peaks
 from adapters.meta_training import meta_train
 from adapters.task_splits import TaskSplit, draw_test_tasks
 from deploy.registry_records import Scalar, TrainingRecord
@@ -79,13 +80,17 @@ def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> Evaluatio
         file.schema, found.examples.take(kept), tuple(found.tasks[i] for i in kept), names
     )
 
+    seconds: dict[str, float] = {}
+
     def report(progress: Progress) -> None:
+        seconds[progress.job] = progress.seconds
         tell(f"meta-training {progress.job}", progress.step, progress.steps)
 
     init = meta_train(known, training, report)
     trained_s = time.monotonic() - train_s
     used = {part: _tasks_of(init.info[part]) for part in ("train", "validation")}
     split = TaskSplit(data, tuple(used["train"]), tuple(used["validation"]), test)
+    peaks = meta_step_peaks(split, init, training)
     evaluation = meta_evaluate(split, init, plan.evaluation, times=found.times_ms, tell=tell)
     return EvaluationDocument(
         data=DataRead(
@@ -104,6 +109,7 @@ def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> Evaluatio
             support=training.support,
             query=training.query,
             seconds=round(trained_s, 3),
+            costs=[TrainingCost(name, seconds[name], peak) for name, peak in peaks.items()],
             cut_short=[
                 str(job) for job in cast("list[str]", init.info["cut_short"]) if job in init.starts
             ],
@@ -147,6 +153,10 @@ def evaluation_record(model: str, document: EvaluationDocument, at_ms: int) -> T
         "order": document.order,
         "shots": ",".join(str(verdict.shots) for verdict in found.verdicts),
         "episodes": found.scores[0].episodes,
+        "query": document.query,
+        "meta_support": document.training.support,
+        "meta_query": document.training.query,
+        "target": found.target,
         "test_tasks": len(found.test_tasks),
         "train_tasks": len(document.training.train_tasks),
         "algorithms": ",".join(document.training.algorithms),
@@ -161,12 +171,20 @@ def evaluation_record(model: str, document: EvaluationDocument, at_ms: int) -> T
     for score in found.scores:
         prefix = f"{score.shots}-shot.{score.recipe}"
         metrics[f"{prefix}.score"] = score.score
+        metrics |= {f"{prefix}.low": score.low, f"{prefix}.high": score.high}
         if score.seconds is not None:
             metrics[f"{prefix}.seconds"] = score.seconds
+        if score.peak_bytes is not None:
+            metrics[f"{prefix}.peak_bytes"] = score.peak_bytes
         if score.curve:
             curves[prefix] = tuple((point.steps, point.score) for point in score.curve)
     for gain in found.gains:
-        metrics[f"{gain.shots}-shot.{gain.recipe}.over.{gain.baseline}"] = gain.gain
+        over = f"{gain.shots}-shot.{gain.recipe}.over.{gain.baseline}"
+        metrics |= {over: gain.gain, f"{over}.low": gain.low, f"{over}.high": gain.high}
+    for cost in (*document.training.costs, *found.training_costs):
+        metrics[f"training.{cost.recipe}.seconds"] = cost.seconds
+        if cost.peak_bytes is not None:
+            metrics[f"training.{cost.recipe}.peak_bytes"] = cost.peak_bytes
     return TrainingRecord(
         key=f"{model}/meta-evaluate/{_digest(found)}",
         name="meta-evaluation",
@@ -181,17 +199,25 @@ def _digest(found: MetaEvaluation) -> str:
     return hashlib.sha256(msgspec.json.encode(found)).hexdigest()[:16]
 
 
-def write_evaluation(folder: Path, document: EvaluationDocument) -> tuple[Path, Path]:
-    """Write ``meta-evaluation.json`` and ``meta-evaluation.png``; return both paths.
+def write_evaluation(folder: Path, document: EvaluationDocument) -> tuple[Path, ...]:
+    """Write ``meta-evaluation.json``, ``.png`` and, the tables, ``.txt``; return their paths.
 
     The folder must exist.
     """
     from pipeline.report.evaluation_picture import draw_evaluation
+    from pipeline.report.evaluation_table import evaluation_text
 
-    written, picture = folder / "meta-evaluation.json", folder / "meta-evaluation.png"
-    written.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    picture, tables = folder / "meta-evaluation.png", folder / "meta-evaluation.txt"
     draw_evaluation(picture, document.evaluation, f"{document.data.file}: tasks never seen")
-    return written, picture
+    tables.write_text(evaluation_text(document), encoding="utf-8")
+    return write_document(folder, document), picture, tables
+
+
+def write_document(folder: Path, document: EvaluationDocument) -> Path:
+    """Write ``meta-evaluation.json``; return its path."""
+    written = folder / "meta-evaluation.json"
+    written.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
+    return written
 
 
 def _read(file: DataFile) -> tuple[FileExamples, dict[str, int]]:

@@ -6,6 +6,7 @@ may hold up the command whose result is already on the shelf.
 
 import logging
 import multiprocessing
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class _Job(msgspec.Struct):
     training: TrainingRecord
     version: ModelVersionRecord | None
     folder: str
+    files: list[str] = []
 
 
 class _Reply(msgspec.Struct):
@@ -64,10 +66,20 @@ def register_training(
 
 
 def record_run(
-    *, uri: str, artifacts: Path, model: str, run: TrainingRecord, timeout_s: float
+    *,
+    uri: str,
+    artifacts: Path,
+    model: str,
+    run: TrainingRecord,
+    files: Sequence[Path],
+    timeout_s: float,
 ) -> str:
-    """Record a run that registers nothing; return its id. Arguments and errors as above."""
-    return _told(_Job(uri, str(artifacts), model, run, None, ""), timeout_s)[0]
+    """Record a run that registers nothing, with files as artifacts; return its id.
+
+    Other arguments and errors as above.
+    """
+    paths = [str(file) for file in files]
+    return _told(_Job(uri, str(artifacts), model, run, None, "", paths), timeout_s)[0]
 
 
 def _told(job: _Job, timeout_s: float) -> tuple[str, str]:
@@ -106,7 +118,7 @@ def serve(pipe: Connection, packed: bytes) -> None:
 
         artifacts = Path(job.artifacts) if job.uri.startswith("sqlite:") else None
         registry = MlflowRegistry(job.uri, model=job.model, artifacts=artifacts)
-        run = registry.record_training(job.training)
+        run = registry.record_training(job.training, [Path(file) for file in job.files])
         reply = _Reply(run)
         if job.version is not None:
             reply.version = registry.register_meta_init(Path(job.folder), job.version)

@@ -25,10 +25,10 @@ HELP = """Answer for your own data: is meta-learning worth it here, and which re
 
 Puts test tasks aside, trains starts on the others, and lets every recipe and eight baselines adapt
 to the test tasks from the same few labels. Prints tables and an answer in words, which may be "no";
-writes meta-evaluation.json and meta-evaluation.png to --out and a run to MLflow. With --time,
-labels to adapt from are earlier than the rows that judge, within each class of a task. All tasks
-that do not judge train, later ones too: with tasks in order of time, leave those after the test
-tasks out of the file. 600 episodes take some minutes per number of shots.
+writes meta-evaluation.json, .png and .txt to --out, and a run with these files to MLflow. With
+--time, labels to adapt from are earlier than the rows that judge, within each class of a task. All
+tasks that do not judge train, later ones too: with tasks in order of time, leave those after the
+test tasks out of the file. 600 episodes take some minutes per number of shots.
 
 Example: metadrift meta-evaluate history.csv --label churned --task region --shots 1,5
 
@@ -93,7 +93,12 @@ def meta_evaluate(
     from adapters.meta_settings import MetaTrainingError, MetaTrainSettings
     from pipeline.commands.progress import Bars
     from pipeline.data_file import DataFileError
-    from pipeline.meta_evaluation_run import EvaluationPlan, evaluate_file, write_evaluation
+    from pipeline.meta_evaluation_run import (
+        EvaluationPlan,
+        evaluate_file,
+        write_document,
+        write_evaluation,
+    )
 
     if test_fraction is not None and not 0 < test_fraction < 1:
         fail(f"--test-fraction: {test_fraction}; use a number between 0 and 1", EXIT_CONFIG)
@@ -127,8 +132,9 @@ def meta_evaluate(
             document = evaluate_file(data, plan, bars.tell)
     except (DataFileError, MetaTrainingError, ValueError) as error:
         fail(str(error), EXIT_DATA)
-    document, away = _recorded(settings, document)
     written = write_evaluation(out, document)
+    document, away = _recorded(settings, document, written)
+    write_document(out, document)  # now with its run
     if as_json:
         typer.echo(written[0].read_text(encoding="utf-8"))
     else:
@@ -190,7 +196,7 @@ def _shots(text: str) -> tuple[int, ...]:
 
 
 def _recorded(
-    settings: "Settings", document: "EvaluationDocument"
+    settings: "Settings", document: "EvaluationDocument", files: tuple[Path, ...]
 ) -> tuple["EvaluationDocument", str]:
     """Return the document with its run and, where MLflow could not be told, why."""
     from msgspec.structs import replace
@@ -208,6 +214,7 @@ def _recorded(
             artifacts=artifacts_folder(settings),
             model=settings.model.name,
             run=evaluation_record(settings.model.name, document, int(wall_s() * 1000)),
+            files=files,
             timeout_s=REGISTRATION_S,
         )
     except (NotRegisteredError, OSError) as error:
@@ -215,7 +222,7 @@ def _recorded(
     return replace(document, mlflow=ToldMLflow(run=run)), ""
 
 
-def _tell(document: "EvaluationDocument", written: tuple[Path, Path]) -> None:
+def _tell(document: "EvaluationDocument", written: tuple[Path, ...]) -> None:
     from rich.console import Console
 
     from pipeline.report.evaluation_table import evaluation_tables
@@ -230,8 +237,9 @@ def _tell(document: "EvaluationDocument", written: tuple[Path, Path]) -> None:
     )
     for note in _notes(document):
         console.print(f"note: {note}", highlight=False, markup=False)
-    console.print(evaluation_tables(document.evaluation))
-    console.print(f"written: {written[0]}, {written[1]}", highlight=False, soft_wrap=True)
+    console.print(evaluation_tables(document))
+    names = ", ".join(str(path) for path in written)
+    console.print(f"written: {names}", highlight=False, soft_wrap=True)
     if document.mlflow.run:
         console.print(f"MLflow: run {document.mlflow.run}", highlight=False)
 

@@ -6,7 +6,7 @@ Scores are accuracies in [0, 1], or for regression mean absolute errors in targe
 
 import msgspec
 
-from adapters.evaluation_results import MetaEvaluation
+from adapters.evaluation_results import MetaEvaluation, TrainingCost
 
 FORMAT = "metadrift-meta-evaluation/2"
 
@@ -42,6 +42,7 @@ class MetaTrained(msgspec.Struct, frozen=True, kw_only=True):
         support: Labels that starts were trained to adapt from.
         query: Rows that judged them in training.
         seconds: Wall time.
+        costs: Per start: its own wall time, and the peak memory of one meta-step.
         cut_short: Algorithms that the time budget ended early; give them more for better starts.
     """
 
@@ -52,6 +53,7 @@ class MetaTrained(msgspec.Struct, frozen=True, kw_only=True):
     support: int
     query: int
     seconds: float
+    costs: list[TrainingCost]
     cut_short: list[str]
 
 

@@ -1,22 +1,34 @@
 """A meta-evaluation as tables for people, and its answer in words."""
 
+from io import StringIO
+
 from rich.box import SIMPLE
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from adapters.evaluation_results import MetaEvaluation, PairedGain
+from pipeline.report.evaluation_document import EvaluationDocument
 
 NONE = "-"
 
 
-def evaluation_tables(found: MetaEvaluation) -> RenderableType:
+def evaluation_text(document: EvaluationDocument) -> str:
+    """Return the same as plain text of 100 columns."""
+    console = Console(file=StringIO(), width=100, color_system=None, legacy_windows=False)
+    with console.capture() as captured:
+        console.print(evaluation_tables(document))
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()) + "\n"
+
+
+def evaluation_tables(document: EvaluationDocument) -> RenderableType:
     """Return what ``rich`` prints: a table per number of labels, one of costs, the verdicts.
 
     All of it fits into 80 columns with two numbers of labels.
     """
+    found = document.evaluation
     parts: list[RenderableType] = [_scores(found, verdict.shots) for verdict in found.verdicts]
-    parts.append(_costs(found))
+    parts.append(_costs(document))
     parts += [Text(verdict.words) for verdict in found.verdicts]
     parts.append(Text(f"worth it? {found.verdict}", style="bold"))
     return Group(*parts)
@@ -49,16 +61,39 @@ def _scores(found: MetaEvaluation, shots: int) -> Table:
     return table
 
 
-def _costs(found: MetaEvaluation) -> Table:
-    table = _table("cost of one adaptation")
+def _costs(document: EvaluationDocument) -> Table:
+    found = document.evaluation
+    table = _table("cost")
     shots = [verdict.shots for verdict in found.verdicts]
-    for count in shots:
-        table.add_column(f"ms, {count} label{'s' if count > 1 else ''}", justify="right")
-    seconds = {(score.recipe, score.shots): score.seconds for score in found.scores}
+    heads = [
+        "training s",
+        "MB",
+        *(h for n in shots for h in (f"ms, {n} label{'s' * (n > 1)}", "MB")),
+    ]
+    for head in heads:
+        table.add_column(head, justify="right")
+    trained = {c.recipe: c for c in (*document.training.costs, *found.training_costs)}
+    adapted = {(score.recipe, score.shots): score for score in found.scores}
     for recipe in dict.fromkeys(score.recipe for score in found.scores):
-        took = [seconds[recipe, count] for count in shots]
-        table.add_row(recipe, *[NONE if s is None else f"{s * 1000:.1f}" for s in took])
+        before = trained.get(recipe)
+        cells = [NONE, NONE]
+        if before is not None:
+            cells = [f"{before.seconds:.1f}", _megabytes(before.peak_bytes)]
+        for count in shots:
+            took = adapted[recipe, count]
+            ms = NONE if took.seconds is None else f"{took.seconds * 1000:.1f}"
+            cells += [ms, _megabytes(took.peak_bytes)]
+        table.add_row(recipe, *cells)
+    table.caption = (
+        "MB: memory at its highest above what was there before: of a start's meta-step, of a "
+        "baseline's training, and of one adaptation"
+    )
+    table.caption_justify = "left"
     return table
+
+
+def _megabytes(count: int | None) -> str:
+    return NONE if count is None else f"{count / 1e6:.1f}"
 
 
 def _table(title: str) -> Table:

@@ -19,6 +19,7 @@ from adapters.joint import Descent
 from adapters.meta_evaluation import EvaluationSettings, meta_evaluate
 from adapters.meta_init import Algorithm, MetaInit
 from adapters.meta_settings import MetaTrainData
+from adapters.meta_step_costs import meta_step_peaks
 from adapters.meta_training import meta_train
 from adapters.pooled_regression import SUPPORT_WEIGHTS, PooledRegression
 from adapters.recipes import RecipeError
@@ -99,6 +100,7 @@ def test_every_recipe_and_every_baseline_is_scored_on_every_episode() -> None:
             assert (s.episodes, s.failed, s.failure) == (4, 0, "")
             assert s.low <= s.score <= s.high
             assert s.seconds == 1  # one tick of the clock
+            assert s.peak_bytes is not None and 0 <= s.peak_bytes < 50_000_000
     assert {(g.recipe, g.baseline) for g in found().gains} == {
         (own, baseline) for own in ("maml", "reptile") for baseline in BASELINES
     }
@@ -126,6 +128,9 @@ def test_curves_targets_and_choices_are_there() -> None:
         assert score(tuning.recipe, tuning.shots).curve[-1].steps == tuning.steps
     for chosen in found().support_weights:
         assert chosen.episodes == 2 and chosen.weight in SUPPORT_WEIGHTS
+    costs = {cost.recipe: cost for cost in found().training_costs}
+    assert list(costs) == ["joint_frozen", "last_fine_tuned", POOLED]
+    assert all(cost.seconds == 1 and cost.peak_bytes is not None for cost in costs.values())
     assert set(found().digests) == {"meta-train", "meta-validation", "meta-test"}
 
 
@@ -177,8 +182,19 @@ def test_a_start_that_diverges_loses_and_says_why() -> None:
     )
     lost = meta_evaluate(split, broken, replace(FEW, episodes=2))
     (one,) = (s for s in lost.scores if s.recipe == "reptile")
-    assert (one.failed, one.score, one.seconds) == (2, 0.0, None)
+    assert (one.failed, one.score, one.seconds, one.peak_bytes) == (2, 0.0, None, None)
     assert one.failure.startswith("DivergedError: weights are not finite")
+
+
+def test_a_meta_step_over_more_tasks_takes_more_memory() -> None:
+    split, init = trained(True)
+    few = replace(QUICK, support=4, query=36, maml_tasks=16)
+    peaks = [
+        meta_step_peaks(split, init, replace(few, maml_tasks=tasks)) for tasks in (16, 16 * 16)
+    ]
+    assert all(list(found) == ["maml", "reptile"] for found in peaks)
+    small, large = (found["maml"] for found in peaks)
+    assert small is not None and large is not None and large > 4 * max(small, 500_000)
 
 
 def test_a_meta_init_of_n_way_episodes_is_refused() -> None:

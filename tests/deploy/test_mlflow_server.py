@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 
 from deploy.mlflow_registry import MlflowRegistry
 from deploy.registry import ReviewRequest, TransientError
+from deploy.registry_records import TrainingRecord
 from tests.deploy.episodes import episode, model_folder, version_record
 from tests.servers.lossy_proxy import LossyProxy
 from tests.servers.mlflow_server import MLflowServer
@@ -37,6 +38,19 @@ def told(call: Callable[[], T]) -> T:
 
 def client_of(server: MLflowServer) -> MlflowClient:
     return MlflowClient(tracking_uri=server.uri, registry_uri=server.uri)
+
+
+def test_a_training_run_keeps_its_files(mlflow_server: MLflowServer, tmp_path: Path) -> None:
+    (tmp_path / "table.txt").write_text("maml .9", encoding="utf-8")
+    registry = MlflowRegistry(mlflow_server.uri, model="sorting")
+    record = TrainingRecord("sorting/meta-evaluate/1", "meta-evaluation", 1_000, {"seed": 3})
+    run_id = told(lambda: registry.record_training(record, [tmp_path / "table.txt"]))
+    assert told(lambda: registry.record_training(record, [tmp_path / "gone.txt"])) == run_id
+    (tmp_path / "back").mkdir()
+    client = client_of(mlflow_server)
+    assert [file.path for file in client.list_artifacts(run_id)] == ["table.txt"]
+    kept = client.download_artifacts(run_id, "table.txt", str(tmp_path / "back"))
+    assert Path(kept).read_text(encoding="utf-8") == "maml .9"
 
 
 def test_a_server_that_is_down_is_reported_at_once() -> None:

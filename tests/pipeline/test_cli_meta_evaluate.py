@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from pipeline import meta_evaluation_run
 from pipeline.cli import app
 from pipeline.json_schemas import json_schemas
-from pipeline.report.evaluation_document import EvaluationDocument
+from pipeline.report.evaluation_document import EvaluationDocument, ToldMLflow
 from tests.pipeline.gate_files import write_gates
 from tests.pipeline.made_state import write_config
 
@@ -51,6 +51,11 @@ def test_it_answers_writes_and_records(tmp_path: Path) -> None:
     assert found.evaluation.test_tasks == ("h10", "h11")
     trained = {*found.training.train_tasks, *found.training.validation_tasks}
     assert trained == {f"h{i}" for i in range(10)}
+    for cost in (*found.training.costs, *found.evaluation.training_costs):
+        assert cost.seconds > 0 and cost.peak_bytes is not None, cost
+    (maml,) = found.training.costs
+    assert maml.peak_bytes is not None and maml.peak_bytes > 16 * 64 * 64 * 4  # 16 tasks' weights
+    assert "training s" in told
     assert found.mlflow.run and found.mlflow.away is None
     assert recorded(out, found.mlflow.run)["verdict"] == found.evaluation.verdict
 
@@ -59,8 +64,18 @@ def recorded(out: Path, run_id: str) -> dict[str, str]:
     """Return a run's parameters from the store; it must hold every score."""
     from mlflow import MlflowClient
 
-    run = MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db").get_run(run_id)
+    client = MlflowClient(tracking_uri=f"sqlite:///{out}/mlflow.db")
+    run = client.get_run(run_id)
     assert {"2-shot.maml.score", "2-shot.joint_frozen.score", "seconds"} <= set(run.data.metrics)
+    assert {"2-shot.maml.over.scratch.low", "training.maml.seconds"} <= set(run.data.metrics)
+    for name in ("meta-evaluation.json", "meta-evaluation.png", "meta-evaluation.txt"):
+        kept = Path(client.download_artifacts(run_id, name, str(out.parent))).read_bytes()
+        if name.endswith("json"):
+            whole = msgspec.json.decode(kept, type=EvaluationDocument)
+            ours = msgspec.json.decode((out / name).read_bytes(), type=EvaluationDocument)
+            assert whole == msgspec.structs.replace(ours, mlflow=ToldMLflow())
+        else:
+            assert kept == (out / name).read_bytes()
     return dict(run.data.params)
 
 
