@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from adapters.examples import Examples
-from adapters.feature_schema import FeatureSchema
+from adapters.feature_schema import FeatureSchema, Rows
 from adapters.grown_models import PROTOTYPES
 from adapters.inner_loop import one_thread, with_weights
 from adapters.joint import FINE_TUNE, SCRATCH, Descent
@@ -51,6 +51,14 @@ _POSITIVE = (
 )
 
 
+def _no_examples() -> Examples:
+    return Examples(Rows(np.empty((0, 0))))
+
+
+def _no_losses() -> NDArray[np.float64]:
+    return np.empty(0)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BakeOff:
     """A request; refused with a ValueError where splits share a key.
@@ -74,9 +82,11 @@ class BakeOff:
         scratch_weight_decay: Decoupled weight decay of ``scratch`` per unit of its step size.
         prototype_steps: Adam steps of ``prototypes``, full batch.
         prototype_lr: Adam's step size of ``prototypes``.
+        evidence: What recipes that exist already are judged on beside, for the decision which task
+            it is; may overlap with the splits, since nothing learns from it. May be empty.
 
-    The defaults of the last seven are ``FINE_TUNE`` and ``SCRATCH`` of ``adapters.joint`` and
-    ``PROTOTYPES`` of ``adapters.grown_models``.
+    The defaults of the seven before that are ``FINE_TUNE`` and ``SCRATCH`` of ``adapters.joint``
+    and ``PROTOTYPES`` of ``adapters.grown_models``.
     """
 
     recipes: tuple[str, ...]
@@ -96,6 +106,7 @@ class BakeOff:
     scratch_weight_decay: float = SCRATCH.weight_decay
     prototype_steps: int = PROTOTYPES.steps
     prototype_lr: float = PROTOTYPES.lr
+    evidence: Examples = field(default_factory=_no_examples)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.recipes if name not in RECIPES]
@@ -143,6 +154,8 @@ class RecipeResult:
         curve: (steps, mean query loss) along the way; empty without query.
         seconds: What it took. The only field that differs from run to run.
         model: The new weights; None for zero-step recipes (the caller has them) and for losers.
+        evidence_losses: ``(n_evidence,)`` in [0, 1] of a zero-step recipe, NaN on rows whose key is
+            in its lineage; empty for the others and for losers.
     """
 
     name: str
@@ -154,6 +167,7 @@ class RecipeResult:
     curve: tuple[tuple[int, float], ...]
     seconds: float
     model: Model | None
+    evidence_losses: NDArray[np.float64] = field(default_factory=_no_losses)
 
     @property
     def query_loss(self) -> float:
@@ -194,7 +208,10 @@ def _as_it_is(name: str, model: Model | None, request: BakeOff, clock: Clock) ->
     def attempt() -> RecipeResult:
         if model is None:
             raise RecipeError("there is no champion")
-        return _judged(name, model, request, zero_step=True)
+        seen = np.isin(request.evidence.keys, model.trained_on)
+        losses = np.where(seen, np.nan, _losses(model, request.evidence))
+        result = _judged(name, model, request, zero_step=True)
+        return replace(result, evidence_losses=losses)
 
     return _recorded(name, attempt, clock, zero_step=True)
 

@@ -48,6 +48,7 @@ class _Request(msgspec.Struct):
     scratch_weight_decay: float
     prototype_steps: int
     prototype_lr: float
+    evidence: _Examples
 
 
 class _Result(msgspec.Struct):
@@ -60,6 +61,7 @@ class _Result(msgspec.Struct):
     curve: tuple[tuple[int, float], ...]
     seconds: float
     model: bytes | None
+    evidence_losses: bytes = b""  # results of earlier releases lie on shelves without it
 
 
 def encode_request(request: BakeOff) -> bytes:
@@ -84,6 +86,7 @@ def encode_request(request: BakeOff) -> bytes:
             scratch_weight_decay=request.scratch_weight_decay,
             prototype_steps=request.prototype_steps,
             prototype_lr=request.prototype_lr,
+            evidence=_pack(request.evidence),
         )
     )
 
@@ -114,6 +117,7 @@ def decode_request(raw: bytes) -> BakeOff:
         scratch_weight_decay=wire.scratch_weight_decay,
         prototype_steps=wire.prototype_steps,
         prototype_lr=wire.prototype_lr,
+        evidence=_unpack(wire.evidence),
     )
 
 
@@ -131,6 +135,7 @@ def encode_results(results: tuple[RecipeResult, ...]) -> bytes:
                 curve=result.curve,
                 seconds=result.seconds,
                 model=None if result.model is None else pack_model(result.model),
+                evidence_losses=_bytes_of(result.evidence_losses),
             )
             for result in results
         ]
@@ -150,6 +155,7 @@ def decode_results(raw: bytes) -> tuple[RecipeResult, ...]:
             curve=wire.curve,
             seconds=wire.seconds,
             model=None if wire.model is None else unpack_model(wire.model),
+            evidence_losses=_floats(wire.evidence_losses),
         )
         for wire in _decode(raw, tuple[_Result, ...])
     )

@@ -133,6 +133,54 @@ class GateRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class StandingRecord:
+    """How a known task stands against the labels of an episode.
+
+    Attributes:
+        name: Its version.
+        reference: Loss that its model is held to; absent without one.
+        labels: How many labels its model was asked about.
+        loss: Its mean loss on them.
+        e_explains: Evidence that it explains them.
+        e_fails: Evidence that it does not.
+        standing: ``explains``, ``fails`` or ``open``.
+        inputs_p: P-value of equal inputs; absent where they were not compared.
+    """
+
+    name: str
+    reference: float | None
+    labels: int
+    loss: float | None
+    e_explains: float
+    e_fails: float
+    standing: str
+    inputs_p: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """Which task an episode is about.
+
+    Attributes:
+        kind: ``noise``, ``recurring``, ``drifted``, ``new`` or ``undecided``.
+        task: The version whose task it is; may be empty.
+        reason: One sentence with its numbers.
+        alpha: Bound on the chance that the kind is wrong.
+        needed: Evidence that a standing needs.
+        champion: How the champion stands.
+        remembered: How the remembered tasks stand.
+    """
+
+    kind: str
+    task: str
+    reason: str
+    alpha: float
+    needed: float
+    champion: StandingRecord
+    remembered: tuple[StandingRecord, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EpisodeRecord:
     """One adaptation episode: why it ran, on what, what each recipe reached, what was decided.
 
@@ -158,6 +206,7 @@ class EpisodeRecord:
         versions: Of the libraries.
         settings: Configuration values that shaped the episode.
         config_fingerprint: Of the whole configuration.
+        task: Which task it is about; absent where that was not asked.
     """
 
     key: str
@@ -181,6 +230,7 @@ class EpisodeRecord:
     versions: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Scalar] = field(default_factory=dict)
     config_fingerprint: str = ""
+    task: TaskRecord | None = None
 
     def __post_init__(self) -> None:
         check_key(self.key)

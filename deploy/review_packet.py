@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from html import escape
 
-from deploy.registry_records import EpisodeRecord, RecipeRecord
+from deploy.registry_records import EpisodeRecord, RecipeRecord, TaskRecord
 
 _STYLE = """
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 60em; margin: 2em auto; color: #1c2430 }
@@ -41,6 +41,7 @@ def packet_html(record: EpisodeRecord) -> str:
                 ("champion", record.champion),
             ],
         ),
+        *([_task(record.task)] if record.task else []),
         _recipes(record),
     ]
     if gate:
@@ -113,6 +114,22 @@ def packet_png(record: EpisodeRecord) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
     return png.getvalue()
+
+
+def _task(task: TaskRecord) -> str:
+    rows = [("decision", f"{task.kind} {task.task}".strip()), ("why", task.reason)]
+    for standing in (task.champion, *task.remembered):
+        lost = "-" if standing.loss is None else f"{standing.loss:.3f}"
+        held = "-" if standing.reference is None else f"{standing.reference:.3f}"
+        rows.append(
+            (
+                standing.name,
+                f"{standing.standing}: loss {lost} on {standing.labels} labels, reference {held}; "
+                f"evidence for {standing.e_explains:.3g}, against {standing.e_fails:.3g}",
+            )
+        )
+    wrong = f"wrong with probability at most {task.alpha:g}: evidence of {task.needed:.3g} decides"
+    return _table("Which task", [*rows, ("error level", wrong)])
 
 
 def _recipes(record: EpisodeRecord) -> str:

@@ -63,6 +63,18 @@ def episode_facts(record: EpisodeRecord) -> RunFacts:
         "signal.threshold": signal.threshold,
         **{f"{split.name}.rows": split.rows for split in record.splits},
     }
+    if record.task:
+        params |= {"task.decision": record.task.kind, "task.version": record.task.task or None}
+        metrics |= {"task.alpha": record.task.alpha, "task.e_needed": record.task.needed}
+        standings = {f"task.{j.name}": j for j in record.task.remembered}
+        for name, standing in {"task.champion": record.task.champion, **standings}.items():
+            metrics |= {
+                f"{name}.labels": standing.labels,
+                f"{name}.loss": standing.loss,
+                f"{name}.e_explains": standing.e_explains,
+                f"{name}.e_fails": standing.e_fails,
+                f"{name}.inputs_p": standing.inputs_p,
+            }
     for recipe in record.recipes:
         if recipe.name in {"frozen", record.winner}:
             role = "winner" if recipe.name == record.winner else "frozen"

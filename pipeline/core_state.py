@@ -49,6 +49,7 @@ class Request(msgspec.Struct):
         query: Label numbers.
         holdout: Label numbers.
         zero_step: Whether only recipes without support take part.
+        evidence: Label numbers that say which task it is; nothing learns from them.
     """
 
     number: int
@@ -57,6 +58,7 @@ class Request(msgspec.Struct):
     query: list[int]
     holdout: list[int]
     zero_step: bool
+    evidence: list[int] = []
 
 
 class Candidate(msgspec.Struct):
@@ -97,6 +99,9 @@ class Episode(msgspec.Struct):
         winner: The recipe that the last bake-off chose.
         splits: Rows and content digest of each part of the last bake-off.
         new_classes: Classes that the champion lacks and the bake-off's candidates shall know.
+        judged_from: Labels joined when its signal came: later ones were not chosen by it, and say
+            which task it is. 0 where the signal did not look at labels.
+        decision: Which task it is, as last decided, with its numbers; empty before that.
     """
 
     number: int
@@ -117,6 +122,8 @@ class Episode(msgspec.Struct):
     winner: str = ""
     splits: dict[str, tuple[int, str]] = {}
     new_classes: list[str] = []
+    judged_from: int = 0
+    decision: dict[str, object] = {}
 
 
 class Before(msgspec.Struct):
@@ -160,6 +167,7 @@ class RouteCore(msgspec.Struct):
         rollout_holdout: The candidate's mean loss on the holdout of its episode; None: no holdout.
         rollout_signal: The signal behind it; looked at again when the rollout ends in nothing.
         rollout_change_point: Change point of the episode that made it.
+        rollout_episode: The episode that made it.
         rollout_from: Position of the first event that both arms of the rollout answered.
         probation_from: The same for the probation.
         waiting: A signal that came while it could not act.
@@ -184,6 +192,7 @@ class RouteCore(msgspec.Struct):
     rollout_holdout: float | None = None
     rollout_signal: Signal | None = None
     rollout_change_point: int = 0
+    rollout_episode: Episode | None = None
     rollout_from: int = 0
     probation_from: int = 0
     waiting: Signal | None = None

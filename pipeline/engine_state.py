@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from adapters.task_memory import TaskMemory
 from deploy.embedded import EmbeddedBackend
 from deploy.rollout import Traffic, desired_traffic
 from pipeline.core_state import Core, decode_core, encode_core
@@ -13,14 +14,14 @@ from pipeline.join_window import JoinWindow, ScoredRows
 from pipeline.records import Outcome
 from pipeline.route_monitors import RouteMonitors
 from pipeline.settings import Settings
-from pipeline.state_file import Changes
+from pipeline.state_file import TASK_MEMORY, Changes
 
 if TYPE_CHECKING:
     from pipeline.state_file import StateFile
 
 
 class EngineState:
-    """The small document, the join window, and buffer and monitors per route."""
+    """The small document, the join window, and buffer, monitors and task memory per route."""
 
     def __init__(self, settings: Settings) -> None:
         self.core = Core()
@@ -29,7 +30,13 @@ class EngineState:
             r: ExampleBuffer(settings.episode.buffer_examples) for r in self.core.routes
         }
         self.monitors = {r: RouteMonitors(settings) for r in self.core.routes}
+        self.memories = {r: TaskMemory() for r in self.core.routes}
+        self._written = dict(self.memories)
         self.backends = {r: EmbeddedBackend() for r in self.core.routes}
+
+    def restore_memory(self, route: str, memory: TaskMemory) -> None:
+        """Go on with what the state file holds."""
+        self.memories[route] = self._written[route] = memory
 
     def traffic(self, name: str) -> Traffic:
         """Return the traffic that a route's state calls for."""
@@ -61,6 +68,10 @@ class EngineState:
             effects=outcome.effects,
             decisions=[msgspec.json.encode(d, order="deterministic") for d in outcome.decisions],
         )
+        for route, memory in self.memories.items():
+            if memory is not self._written[route]:
+                changes.monitors[route, TASK_MEMORY] = memory.pack()
+                self._written[route] = memory
         for route, buffer in self.buffers.items():
             changes.examples += [(route, n, e.pack()) for n, e in buffer.changed.items()]
             changes.examples_removed += [(route, n) for n in sorted(buffer.removed)]
@@ -85,6 +96,9 @@ def load_state(settings: Settings, file: "StateFile") -> EngineState:
     for route, packed in file.examples():
         state.buffers[route].restore(Example.unpack(packed))
     for (route, name), snapshot in file.monitors().items():
+        if name == TASK_MEMORY:
+            state.restore_memory(route, TaskMemory.unpack(snapshot))
+            continue
         state.monitors[route].restore(name, snapshot, committed=True)
     for name, monitors in state.monitors.items():
         champion = state.core.versions.get(state.core.routes[name].champion)

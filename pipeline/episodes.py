@@ -4,6 +4,7 @@ collecting --enough labels--> adapting --winner--> gate --PASS--> (rollout)
 ^                             |                  |--inconclusive: wait for more labels
 |--recalled models lost-------|                  |--FAIL--> rejected
 |--frozen wins--> ended, the alarm was benign
+|--the champion still explains the labels--> ended, the alarm was noise
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from adapters.model_file import model_digest
 from deploy.gate import GateResult
 from deploy.rollout import Verdict
 from detectors.signals import Signal, SignalKind
+from pipeline import task_decisions
 from pipeline.core_state import Candidate, Episode, EpisodeKind, Request
 from pipeline.episode_holdout import (
     examples_of,
@@ -28,6 +30,7 @@ from pipeline.example_split import digest_of, split_by_time
 from pipeline.new_class_episode import PROTOTYPES, fewest, new_classes_due, split_new_classes
 from pipeline.recording import record_episode
 from pipeline.records import BakeOffDone
+from pipeline.remembered_tasks import recallable
 from pipeline.rollouts import begin_rollout
 from pipeline.turn import Turn
 
@@ -50,6 +53,7 @@ def open_episode(turn: Turn, name: str, kind: EpisodeKind, signal: Signal) -> Ep
         phase="collecting",
         opened_ms=core.time_ms,
         opened_label=core.labels,
+        judged_from=task_decisions.judged_from(turn, signal.kind),
     )
     route.episode = episode
     turn.decide(
@@ -75,6 +79,7 @@ def recut(turn: Turn, name: str, signal: Signal) -> bool:
         return True
     episode.change_point, episode.signal = signal.change_point, signal
     episode.zero_step_tried = False
+    episode.judged_from = task_decisions.judged_from(turn, signal.kind)
     turn.decide(
         "episode-recut",
         name,
@@ -90,7 +95,7 @@ def advance_episode(turn: Turn, name: str) -> None:
     episode = turn.route(name).episode
     if episode is None:
         return
-    if episode.phase == "collecting":
+    if episode.phase == "collecting" and not _is_noise(turn, name, episode):
         _collect(turn, name, episode)
     elif episode.phase == "gate":
         _gate(turn, name, episode)
@@ -130,6 +135,7 @@ def end_episode(
         recipes=episode.recipes,
         winner=episode.winner,
         result=episode.candidate.result if episode.candidate else "",
+        task=episode.decision,
         labels_used=core.labels - episode.opened_label,
     )
 
@@ -176,8 +182,7 @@ def _collect(turn: Turn, name: str, episode: Episode) -> None:
     if full is not None:
         _ask(turn, name, episode, full.support, full.query, full.holdout)
         return
-    recalled = _earlier(turn, name)
-    if recalled and not episode.zero_step_tried:
+    if recallable(turn, name) and not episode.zero_step_tried:
         early = split_by_time(examples, support=0, query=s.query, holdout=s.holdout)
         if early is not None:
             episode.zero_step_tried = True
@@ -237,10 +242,20 @@ def _collect_announced(turn: Turn, name: str, episode: Episode) -> None:
     _ask(turn, name, episode, split.support, split.query, split.holdout)
 
 
-def _earlier(turn: Turn, name: str) -> list[int]:
-    if "recalled" not in turn.settings.episode.recipes:
-        return []
-    return turn.route(name).earlier[: turn.settings.episode.earlier_champions]
+def _is_noise(turn: Turn, name: str, episode: Episode) -> bool:
+    """Close an episode without a bake-off when its alarm is shown to have been noise.
+
+    Only what a detector raised is closed so, and not while a class waits that the champion lacks.
+    The detectors stay as they are: a rise that comes later is signalled anew.
+    """
+    if episode.kind != "drift" or turn.state.monitors[name].new_classes():
+        return False
+    decision = task_decisions.noise(turn, name, episode)
+    if decision is None:
+        return False
+    task_decisions.record(turn, name, episode, decision)
+    end_episode(turn, name, "noise", f"episode {episode.number}: noise: {decision.reason}")
+    return True
 
 
 def _ask(
@@ -265,6 +280,7 @@ def _ask(
         query=list(query),
         holdout=list(holdout),
         zero_step=not support,
+        evidence=[e.number for e in task_decisions.evidence_for(turn, name, episode)],
     )
     episode.phase = "adapting"
     parts = {k: examples_of(turn, name, v) for k, v in _parts(episode.request).items()}
@@ -313,6 +329,9 @@ def _decide_winner(
         end_episode(turn, name, "failed", reason)
         return
     results = decode_results(turn.results(done.digest))
+    task = task_decisions.decide(turn, name, episode, request, results)
+    if task is not None:
+        task_decisions.record(turn, name, episode, task)
     new = PROTOTYPES if episode.new_classes else None
     winner = choose(results, recommended=new or turn.core.recommended or None, careful=new)
     episode.winner = winner

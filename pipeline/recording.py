@@ -14,6 +14,7 @@ from deploy.registry_records import (
     RolloutRecord,
     SignalRecord,
     SplitRecord,
+    TaskRecord,
 )
 from deploy.review_packet import packet_digest, packet_html
 from deploy.rollout import Rollout
@@ -101,6 +102,7 @@ def record_episode(
             "mode": settings.rollout.mode,
         },
         config_fingerprint=settings.fingerprint(),
+        task=msgspec.convert(episode.decision, TaskRecord) if episode.decision else None,
     )
     core.packets[episode.number] = packet_digest(packet_html(record))
     for old in sorted(core.packets)[:-PACKETS_REMEMBERED]:

@@ -30,7 +30,9 @@ from pipeline.core_state import Before, Candidate, Episode, RouteCore
 from pipeline.label_suspicion import suspicion
 from pipeline.label_values import loss_of
 from pipeline.recording import record_rollout, register
+from pipeline.remembered_tasks import forget_promotion, remember_champion, settle_promotion
 from pipeline.settings import RolloutSettings
+from pipeline.task_decisions import decide_at_promotion
 from pipeline.turn import Turn
 
 if TYPE_CHECKING:
@@ -104,6 +106,7 @@ def begin_rollout(
     )
     route.rollout_signal = episode.signal if episode.kind == "drift" else None
     route.rollout_change_point = episode.change_point
+    route.rollout_episode = episode
     route.rollout_candidate = version.number
     route.rollout_holdout = sum(losses) / len(losses) if losses else None
     route.rollout_from = turn.state.window.next
@@ -219,6 +222,7 @@ def _still_open(signal: Signal | None) -> Signal | None:
 def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     """Make the candidate the champion; the old one stays at hand until probation is over."""
     core, route = turn.core, turn.route(name)
+    confirmed = route.probation is None
     if route.probation is not None:
         over = end_probation(route.probation, turn.now_s, f"rollout {rollout.id} takes its place")
         probation_moved(turn, name, route.probation, over)
@@ -231,6 +235,8 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
         monitors=monitors.snapshots(),
         buffer_from=route.buffer_from,
     )
+    decide_at_promotion(turn, name)
+    remember_champion(turn, name, route.rollout_change_point, confirmed=confirmed)
     route.champion = new
     route.earlier = [old, *(v for v in route.earlier if v not in (old, new))]
     route.champion_since_label, route.champion_since_position = core.labels, turn.state.window.next
@@ -273,12 +279,14 @@ def probation_moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> N
         route.ended = after
     if after.phase is Phase.ROLLED_BACK and route.before is not None:
         _take_back(turn, name, after, route.before)
+    else:
+        settle_promotion(turn, name)
     route.before = None
     written(turn, after)
 
 
 def _take_back(turn: Turn, name: str, rollout: Rollout, before: Before) -> None:
-    """Bring champion, monitors and buffer pointer back together."""
+    """Bring champion, monitors, task memory and buffer pointer back together."""
     route = turn.route(name)
     if route.rollout is not None:
         reason = f"its stable version {rollout.candidate} was rolled back"
@@ -289,6 +297,7 @@ def _take_back(turn: Turn, name: str, rollout: Rollout, before: Before) -> None:
     route.buffer_from = before.buffer_from
     route.waiting = None
     route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
+    forget_promotion(turn, name)
     monitors = turn.state.monitors[name]
     for part, snapshot in before.monitors.items():
         monitors.restore(part, snapshot)

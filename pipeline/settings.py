@@ -171,14 +171,22 @@ class EpisodeSettings(Section):
     """Engine seconds after the opening until the episode decides with what it has; null: off."""
     recipes: tuple[str, ...] = USUAL_RECIPES
     """The bake-off; `frozen` always takes part."""
-    earlier_champions: int = Field(5, ge=0)
-    """How many earlier champions take part at zero steps."""
     timeout_s: float = Field(120.0, gt=0)
     """The worker is killed when one bake-off takes longer."""
     buffer_examples: int = Field(2000, ge=50)
     """Recent labelled examples kept."""
     seed: int = 0
     """Seeds every recipe, together with the episode's number."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "earlier_champions" in values:
+            raise ValueError(
+                "earlier_champions is no key any more: confirmed tasks take part instead; "
+                f"remove it and set memory.tasks: {values['earlier_champions']}"
+            )
+        return values
 
     @model_validator(mode="after")
     def _known(self) -> Self:
@@ -197,6 +205,23 @@ class EpisodeSettings(Section):
                 f"holdout ({self.support + self.query + self.holdout}); raise it"
             )
         return self
+
+
+class MemorySettings(Section):
+    """Which tasks are remembered, and how it is decided whether one of them is back."""
+
+    tasks: int = Field(8, ge=0, le=64)
+    """Confirmed tasks whose models take part as they are; the least recently used goes first."""
+    keep: tuple[str, ...] = ()
+    """Names of versions that are never forgotten; the first champion never is."""
+    alpha: float = Field(0.05, gt=0, lt=0.5)
+    """Bound on the chance that a decision noise, recurring, drifted or new is wrong."""
+    recurring_within: float = Field(0.2, gt=0, lt=1)
+    """A task is back when a rise of its model's mean loss by this much is excluded."""
+    noise_within: float = Field(0.1, gt=0, lt=1)
+    """An alarm is noise when a rise of the champion's mean loss by this much is excluded."""
+    examples: int = Field(200, ge=0, le=2000)
+    """Labelled examples kept of each task, for `meta-train --from-memory`."""
 
 
 class GateSettings(Section):
@@ -316,6 +341,7 @@ class Settings(BaseSettings):
     detect: DetectSettings = DetectSettings()
     trigger: TriggerSettings = TriggerSettings()
     episode: EpisodeSettings = EpisodeSettings()
+    memory: MemorySettings = MemorySettings()
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
     registry: RegistrySettings = RegistrySettings()
@@ -358,7 +384,7 @@ class Settings(BaseSettings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-STATE_SECTIONS = ("model", "join", "detect", "trigger", "episode", "gate", "rollout")
+STATE_SECTIONS = ("model", "join", "detect", "trigger", "episode", "memory", "gate", "rollout")
 
 
 def load_settings(path: Path) -> Settings:

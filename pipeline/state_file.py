@@ -25,6 +25,8 @@ FORMAT = 1
 
 LEASE_S = 10.0
 """An owner that has not been heard of for this long may be replaced."""
+TASK_MEMORY = "task-memory"
+"""Name of a route's task memory among its monitors' rows."""
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -364,6 +366,7 @@ class Glimpse:
     decisions: list[bytes]
     outbox: int
     owner: tuple[int, str, int, float] | None
+    memories: dict[str, bytes]
 
 
 def glimpse(path: Path, decisions: int = 20) -> Glimpse:
@@ -386,7 +389,14 @@ def glimpse(path: Path, decisions: int = 20) -> Glimpse:
             [bytes(r[0]) for r in reversed(rows)],
             int(db.execute("SELECT count(*) FROM outbox").fetchone()[0]),
             tuple(owner) if owner else None,
+            memories_in(db),
         )
+
+
+def memories_in(db: sqlite3.Connection) -> dict[str, bytes]:
+    """Return each route's task memory, packed."""
+    found = db.execute("SELECT route, snapshot FROM monitor WHERE name = ?", (TASK_MEMORY,))
+    return {route: bytes(snapshot) for route, snapshot in found}
 
 
 def _alive(pid: int) -> bool:

@@ -4,6 +4,7 @@ import os
 
 import msgspec
 
+from adapters.task_memory import TaskMemory
 from deploy.risk_budget import RiskBudget, left, next_alpha, returns_at
 from deploy.rollout import Rollout, desired_traffic
 from deploy.sequential import PairedEvidence
@@ -72,7 +73,10 @@ def status_of(
         counts=dict(sorted(core.counts.items())),
         ignored_features=dict(sorted(core.extra_features.items())),
         positions=dict(sorted(core.positions.items())),
-        routes={name: _route(settings, core, route) for name, route in core.routes.items()},
+        routes={
+            name: _route(settings, core, route, seen.memories.get(name, b""))
+            for name, route in core.routes.items()
+        },
         versions=[
             VersionStatus(name=v.name, recipe=v.recipe, episode=v.episode, registered=v.registered)
             for v in core.versions.values()
@@ -120,11 +124,12 @@ def risk_status(settings: Settings, core: Core) -> RiskStatus:
     )
 
 
-def _route(settings: Settings, core: Core, route: RouteCore) -> RouteStatus:
+def _route(settings: Settings, core: Core, route: RouteCore, memory: bytes) -> RouteStatus:
     waiting = route.waiting
     return RouteStatus(
         champion=core.versions[route.champion].name if route.champion else None,
         earlier=[core.versions[number].name for number in route.earlier],
+        remembered=[task.name for task in TaskMemory.unpack(memory).tasks],
         labels_since_champion=core.labels - route.champion_since_label,
         episode=_episode(settings, core, route.episode) if route.episode else None,
         rollout=_rollout(core, route.rollout) if route.rollout else None,
@@ -145,6 +150,9 @@ def _episode(settings: Settings, core: Core, episode: Episode) -> EpisodeStatus:
         labels_to_deadline=None if deadline is None else max(0, deadline - since),
         task=episode.task,
         winner=episode.winner,
+        decision=": ".join(str(episode.decision[k]) for k in ("kind", "reason"))
+        if episode.decision
+        else "",
         signal=f"{episode.signal.kind.value} ({episode.signal.detector}): {episode.signal.detail}",
     )
 

@@ -41,6 +41,7 @@ class EpisodeStatus(msgspec.Struct, frozen=True, kw_only=True):
         task: The announced task.
         winner: The recipe that waits for the gate.
         signal: What started it.
+        decision: Which task it is, and why; empty before that was decided.
     """
 
     number: int
@@ -52,6 +53,7 @@ class EpisodeStatus(msgspec.Struct, frozen=True, kw_only=True):
     task: str | None
     winner: str
     signal: str
+    decision: str
 
 
 class HistoryStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,6 +132,7 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         champion: The version that serves; null before the first.
         earlier: Earlier champions, newest first.
+        remembered: Versions of the confirmed tasks in memory, least recently used first.
         labels_since_champion: Labels joined since it became champion.
         episode: In progress.
         rollout: In progress.
@@ -140,6 +143,7 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     champion: str | None
     earlier: list[str]
+    remembered: list[str]
     labels_since_champion: int
     episode: EpisodeStatus | None
     rollout: RolloutStatus | None

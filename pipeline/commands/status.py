@@ -122,6 +122,8 @@ def _show_route(line: "Callable[[str, str], None]", name: str, route: "RouteStat
     line(f"route {name}", f"champion {champion}, {route.labels_since_champion} labels under it")
     if route.earlier:
         line("  earlier", ", ".join(route.earlier))
+    if route.remembered:
+        line("  remembered", ", ".join(route.remembered))
     if route.waiting:
         line("  waiting", route.waiting)
     episode = route.episode
@@ -134,6 +136,8 @@ def _show_route(line: "Callable[[str, str], None]", name: str, route: "RouteStat
             + ("" if bound is None else f", {bound} to its deadline"),
         )
         line("", episode.signal)
+        if episode.decision:
+            line("", episode.decision)
     for title, rollout in (("  rollout", route.rollout), ("  probation", route.probation)):
         if rollout is not None:
             _show_rollout(line, title, rollout)

@@ -1,8 +1,8 @@
 """Turns the decisions topic into the report's rows. Tolerant: an absent fact becomes null.
 
-Kinds that are read: ``signal``; ``episode-opened``, ``bake-off``, ``episode-ended``; ``gate``;
-``rollout-begun``, ``rollout-<phase>``, ``rollout-step``, ``rollout-paused``, ``rollout-resumed``,
-``promotion``, ``rollback``. Others leave no row.
+Kinds that are read: ``signal``; ``episode-opened``, ``bake-off``, ``task``, ``episode-ended``;
+``gate``; ``rollout-begun``, ``rollout-<phase>``, ``rollout-step``, ``rollout-paused``,
+``rollout-resumed``, ``promotion``, ``rollback``. Others leave no row.
 """
 
 import math
@@ -74,7 +74,7 @@ def rows_of_decisions(records: Iterable[DecisionRecord]) -> DecisionRows:
                 signals.append(_signal(record))
             case "gate":
                 gates.append(_gate(record))
-            case "episode-opened" | "bake-off" | "episode-ended":
+            case "episode-opened" | "bake-off" | "task" | "episode-ended":
                 number = integer(record.facts, "episode") or 0
                 episodes[number] = _episode(episodes.get(number), number, record)
             case "promotion" | "rollback":
@@ -172,6 +172,8 @@ def _episode(row: EpisodeRow | None, count: int, record: DecisionRecord) -> Epis
             recipes=[],
             winner=None,
             outcome=None,
+            task_decision=None,
+            task=None,
             labels_used=None,
             reason=record.reason,
         )
@@ -179,6 +181,9 @@ def _episode(row: EpisodeRow | None, count: int, record: DecisionRecord) -> Epis
         parts = mapping(facts, "labels")
         sizes = {name: len(listing(parts, name)) for name in ("support", "query", "holdout")}
         return replace(row, **sizes, reason=record.reason)
+    if record.kind == "task":
+        decided = mapping(facts, "task")
+        return replace(row, task_decision=text(decided, "kind"), task=text(decided, "task") or None)
     if record.kind == "episode-ended":
         recipes = [_recipe(r) for r in listing(facts, "recipes") if isinstance(r, dict)]
         return replace(

@@ -60,6 +60,9 @@ class EpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
         recipes: Results of the last bake-off.
         winner: The recipe that won it.
         outcome: How it ended; null: still open.
+        task_decision: Which task it was about: ``noise``, ``recurring``, ``drifted``, ``new`` or
+            ``undecided``; null where that was not asked.
+        task: The version whose task that is; null: none.
         labels_used: Labels from its opening to its end.
         reason: One sentence.
     """
@@ -75,6 +78,8 @@ class EpisodeRow(msgspec.Struct, frozen=True, kw_only=True):
     recipes: list[RecipeRow]
     winner: str | None
     outcome: str | None
+    task_decision: str | None
+    task: str | None
     labels_used: int | None
     reason: str
 

@@ -132,7 +132,7 @@ def _regimes(report: Report) -> Table:
 def _episodes(episodes: Sequence[EpisodeRow]) -> Table:
     table = _table(
         "episodes",
-        ["kind", "winner", "outcome", "query loss by recipe"],
+        ["kind", "task", "winner", "outcome", "query loss by recipe"],
         ["no", "opened", "labels"],
     )
     for row in episodes:
@@ -142,6 +142,7 @@ def _episodes(episodes: Sequence[EpisodeRow]) -> Table:
         ]
         table.add_row(
             row.kind,
+            " ".join(filter(None, (row.task_decision, row.task))) or NONE,
             row.winner or NONE,
             row.outcome or "open",
             ", ".join(losses) or NONE,

@@ -11,6 +11,8 @@ from deploy.registry_records import (
     RecipeRecord,
     SignalRecord,
     SplitRecord,
+    StandingRecord,
+    TaskRecord,
 )
 from deploy.review_packet import packet_digest, packet_html
 
@@ -57,6 +59,15 @@ def episode(key: str = "sorting/episode/1") -> EpisodeRecord:
         versions={"torch": "2.13.0"},
         settings={"least_effect": 0.1},
         config_fingerprint="sha256:ff",
+        task=TaskRecord(
+            "recurring",
+            "1-aa",
+            "the champion loses 0.400; 1-aa loses 0.050 and explains them",
+            0.05,
+            50.0,
+            StandingRecord("2-bb", 0.06, 50, 0.4, 0.01, 3e6, "fails", 0.7),
+            (StandingRecord("1-aa", None, 50, None, 80.0, 0.2, "explains"),),
+        ),
     )
 
 

@@ -63,6 +63,16 @@ def test_numbers_that_are_not_finite_are_left_out_of_the_columns() -> None:
     assert facts.curves == {"query_loss_by_step": ((0, 1.0),)}
 
 
+def test_the_task_that_it_is_about_is_comparable() -> None:
+    facts = episode_facts(episode())
+    assert facts.params["task.decision"] == "recurring"
+    assert facts.params["task.version"] == "1-aa"
+    assert facts.metrics["task.champion.loss"] == 0.4
+    assert facts.metrics["task.1-aa.e_explains"] == 80.0
+    assert "task.1-aa.loss" not in facts.metrics
+    assert "task.decision" not in episode_facts(replace(episode(), task=None)).params
+
+
 def test_frozen_wins_is_shown_as_the_winner() -> None:
     facts = episode_facts(replace(episode(), winner="frozen", outcome="frozen wins", gate=None))
     assert facts.metrics["winner.query_loss"] == 0.45

@@ -28,6 +28,8 @@ def test_the_page_holds_the_numbers_that_decide() -> None:
     text = Page(packet_html(episode())).text
     for fact in ("0.0500", "0.4500", "14 : 1", "0.0005", "decides from 26", "offsets 1010 to 1249"):
         assert fact in text
+    for fact in ("recurring 1-aa", "against 3e+06", "at most 0.05: evidence of 50 decides"):
+        assert fact in text
     assert "loss became nan <at> 3" in text
 
 

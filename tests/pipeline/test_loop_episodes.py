@@ -46,7 +46,9 @@ def test_a_change_of_plan_ends_with_a_better_champion(tmp_path: Path) -> None:
 def test_frozen_wins_when_only_the_inputs_move(tmp_path: Path) -> None:
     """The champion reads the first number alone; the others drift away."""
     settings = quick_settings(
-        tmp_path, detect={"confidence": True, "features": True, "calibration_events": 100}
+        tmp_path,
+        detect={"confidence": True, "features": True, "calibration_events": 100},
+        memory={"alpha": 1e-6},  # so sure that the bake-off comes first
     )
     with Loop(settings) as loop:
         loop.stream(300, first)
