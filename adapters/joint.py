@@ -6,8 +6,11 @@ Adam: Kingma & Ba, ICLR 2015; decoupled weight decay: Loshchilov & Hutter, ICLR 
 """
 
 import copy
-from collections.abc import Container
+import math
+import time
+from collections.abc import Callable, Container
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +20,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from adapters.inner_loop import Tensors, weights_of
 from adapters.model_file import TaskType
 from adapters.tasks import Batch
+
+HeldOutLoss: TypeAlias = Callable[[nn.Module], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +95,18 @@ class JointSettings:
         weight_decay: Decoupled weight decay per unit of ``lr``.
         batch: Rows per step.
         most_epochs: Passes over the rows, at most.
-        patience: Epochs without a better held-out loss before it stops.
+        look_every: Epochs from one look at the held-out loss to the next.
+        patience: Looks without a better one before it stops.
+        most_seconds: No epoch begins after these.
     """
 
     lr: float = 2e-3
     weight_decay: float = 1e-3
     batch: int = 64
     most_epochs: int = 60
+    look_every: int = 1
     patience: int = 8
+    most_seconds: float = math.inf
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,11 +117,13 @@ class JointFit:
         weights: The best parameters, and with batch norm its statistics.
         held_out_loss: Theirs.
         epochs: That it took.
+        out_of_time: Whether ``most_seconds`` ended it.
     """
 
     weights: Tensors
     held_out_loss: float
     epochs: int
+    out_of_time: bool = False
 
 
 def _state_of(module: nn.Module) -> Tensors:
@@ -128,40 +139,63 @@ def _state_of(module: nn.Module) -> Tensors:
 def train_jointly(
     module: nn.Module,
     train: Batch,
-    held_out: Batch,
+    held_out: Batch | HeldOutLoss,
     task_type: TaskType,
     settings: JointSettings,
     *,
     seed: int,
+    clock: Callable[[], float] = time.monotonic,
 ) -> JointFit:
     """Return the weights with the least held-out loss; ``module`` is the start and is copied.
+
+    Args:
+        module: The start.
+        train: Rows to learn from.
+        held_out: Rows whose mean loss says when to stop, or what says it of a module in
+            evaluation mode.
+        task_type: ``classification`` or ``regression``.
+        settings: How.
+        seed: Of the order of the rows, and of dropout.
+        clock: Seconds, for ``settings.most_seconds``.
 
     Raises:
         ValueError: No epoch reached a finite held-out loss.
     """
+    judge = _mean_loss_on(held_out, task_type) if isinstance(held_out, Batch) else held_out
     learner = copy.deepcopy(module).train()
     optimiser = torch.optim.AdamW(
         learner.parameters(), lr=settings.lr, weight_decay=settings.weight_decay
     )
     n, best, since, epoch = len(train.targets), float("inf"), 0, 0
     weights: Tensors = {}
+    began, late = clock(), False
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        while epoch < settings.most_epochs and since < settings.patience:
+        while epoch < settings.most_epochs and since < settings.patience and not late:
             learner.train()
             for at in torch.split(torch.randperm(n), settings.batch):
                 optimiser.zero_grad()
                 chosen = Batch(train.inputs[at], train.targets[at])
                 torch.autograd.backward(loss_of(learner, chosen, task_type))
                 optimiser.step()
-            learner.eval()
-            with torch.inference_mode():
-                value = loss_of(learner, held_out, task_type).item()
-            epoch, since = epoch + 1, since + 1
+            epoch += 1
+            late = clock() - began >= settings.most_seconds
+            if epoch % settings.look_every and epoch < settings.most_epochs and not late:
+                continue
+            value, since = judge(learner.eval()), since + 1
             if value < best:
                 best, since, weights = value, 0, _state_of(learner)
     if not weights:
         raise ValueError(
             f"no finite held-out loss in {epoch} epochs at lr {settings.lr}; use a smaller lr"
         )
-    return JointFit(weights, best, epoch)
+    late = late and epoch < settings.most_epochs and since < settings.patience
+    return JointFit(weights, best, epoch, late)
+
+
+def _mean_loss_on(rows: Batch, task_type: TaskType) -> HeldOutLoss:
+    def value(module: nn.Module) -> float:
+        with torch.inference_mode():
+            return loss_of(module, rows, task_type).item()
+
+    return value

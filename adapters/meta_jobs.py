@@ -21,6 +21,7 @@ from adapters.meta_validation import (
     ValidationEpisodes,
     fine_tuned_joint,
     loss_in_training,
+    loss_once_adapted,
     validate,
 )
 from adapters.model_file import Architecture, TaskType, pack_artifact, unpack_artifact
@@ -36,7 +37,7 @@ _COST: dict[JobName, int] = {
     **{"reptile": 4, "joint": 3, "rival": 2},
 }
 _JOINT = JointSettings(batch=256, most_epochs=12, patience=3)
-_HELD_OUT = 0.1  # of the keys, for joint training's early stopping
+_LOOKS = 20  # at the meta-validation loss, over the whole of joint training
 _CHECKPOINT_EVERY = 100  # meta-steps
 
 
@@ -135,7 +136,7 @@ def run_share(share: Share, clock: Clock, report: Report, group: TaskGroup) -> d
                 results[job] = _start(job, module, share, train_tasks, episodes, around)
             elif group.rank == 0:
                 began = clock()
-                results[job] = _joint(module, share, train_tasks, episodes)
+                results[job] = _joint(module, share, train_tasks, episodes, clock)
                 report(Progress("joint", 1, 1, float("nan"), clock() - began))
         return results
 
@@ -190,25 +191,38 @@ def _checkpoint(job: Algorithm, share: Share, tasks: TaskSet) -> Checkpoint | No
     return Checkpoint(share.checkpoints / f"{job}.checkpoint", training, _CHECKPOINT_EVERY)
 
 
-def _joint(module: nn.Module, share: Share, train: TaskSet, episodes: ValidationEpisodes) -> bytes:
-    keys = np.concatenate([task.keys for task in train.tasks])
+def _joint(
+    module: nn.Module, share: Share, train: TaskSet, episodes: ValidationEpisodes, clock: Clock
+) -> bytes:
+    """Train the rival: as many steps as MAML has, as much time, stopped by the same episodes.
+
+    At least 12 epochs, whatever MAML has: many rows need them.
+    """
+    settings = share.settings
     everything = Batch(
         torch.cat([task.inputs for task in train.tasks]),
         torch.cat([task.targets for task in train.tasks]),
     )
-    unique = np.unique(keys)
-    seed = share.settings.seed
-    drawn = np.random.default_rng(seed).permutation(unique)[: max(1, int(_HELD_OUT * len(unique)))]
-    held = torch.from_numpy(np.isin(keys, drawn))
-    fit = train_jointly(
-        module,
-        Batch(everything.inputs[~held], everything.targets[~held]),
-        Batch(everything.inputs[held], everything.targets[held]),
-        share.task_type,
+    per_epoch = -(-len(everything.targets) // _JOINT.batch)
+    epochs = max(_JOINT.most_epochs, -(-settings.maml_steps // per_epoch))
+    joint = replace(
         _JOINT,
-        seed=seed,
+        most_epochs=epochs,
+        look_every=-(-epochs // _LOOKS),
+        most_seconds=settings.max_seconds,
     )
-    table = fine_tuned_joint(module, share.task_type, fit.weights, episodes)
+    judge = loss_once_adapted(
+        module, share.task_type, settings.step_size, settings.inner_steps, episodes
+    )
+    fit = train_jointly(
+        module, everything, judge, share.task_type, joint, seed=settings.seed, clock=clock
+    )
+    table = {
+        **fine_tuned_joint(module, share.task_type, fit.weights, episodes),
+        "meta_steps": fit.epochs * per_epoch,
+        "meta_steps_planned": epochs * per_epoch,
+        "stopped_early": fit.epochs < epochs and not fit.out_of_time,
+    }
     tensors = {f"weights/{name}": value for name, value in fit.weights.items()}
     return pack_artifact(
         {"algorithm": None, "steps": 0, "loss": fit.held_out_loss, "table": table}, tensors

@@ -16,6 +16,7 @@ from adapters.inner_loop import (
     Tensors,
     descend,
     for_tasks,
+    same_step,
     step,
     weights_of,
     with_weights,
@@ -113,6 +114,27 @@ def loss_in_training(
             fast = descend(loss, fast, step_sizes, batch.support, steps=steps)
             found.append(_judge(loss, fast, batch))
         return sum(found) / len(found)
+
+    return value
+
+
+def loss_once_adapted(
+    module: nn.Module,
+    task_type: TaskType,
+    step_size: float,
+    steps: int,
+    episodes: ValidationEpisodes,
+) -> Callable[[nn.Module], float]:
+    """Return what says when to stop training jointly: the loss after a few steps on unseen tasks.
+
+    The least over no steps at all, and steps of a fifth of ``step_size`` and of all of it: joint
+    training knows nothing of the step size.
+    """
+    judged = loss_in_training(TaskLoss.of(module, task_type), steps, episodes)
+
+    def value(learner: nn.Module) -> float:
+        weights = weights_of(learner)
+        return min(judged(weights, same_step(weights, step_size * f)) for f in (0.0, 0.2, 1.0))
 
     return value
 

@@ -248,6 +248,8 @@ def _document(result: "MetaRunResult", run: str, version: str, away: str) -> dic
 
 
 def _tell(result: "MetaRunResult") -> None:
+    from adapters.joint import FINE_TUNE
+
     typer.echo(f"learned from {result.examples} rows in {result.seconds:.0f} s")
     for why, count in result.left_out.items():
         typer.echo(f"  left out {count}: {why}")
@@ -255,6 +257,12 @@ def _tell(result: "MetaRunResult") -> None:
         if isinstance(table, dict) and "loss" in table:
             typer.echo(
                 f"  {job}: loss {table['loss']:.3f} on unseen tasks after {table['steps']} steps"
+            )
+        if isinstance(table, dict) and "fine_tuned_loss_by_support" in table:
+            losses = table["fine_tuned_loss_by_support"].values()
+            typer.echo(
+                f"  for comparison, one model of all tasks after {FINE_TUNE.steps} steps of Adam: "
+                f"{sum(losses) / len(losses):.3f}"
             )
     typer.echo(f"meta-init {result.digest[:15]}, recommended: {result.meta_init.recommended}")
     if result.champion:

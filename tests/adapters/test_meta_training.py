@@ -23,13 +23,16 @@ from adapters.recipes import MLP_PATH
 from adapters.tasks import TaskData, TaskSampler, TaskSet
 from tests.adapters.lanes import (
     KINDS,
+    LANES,
     QUICK,
+    SCHEMA,
     line,
     line_init,
     parcels,
     plan_data,
     plan_init,
     plans,
+    together,
 )
 
 BRIEF = replace(QUICK, maml_steps=6, reptile_steps=6, validation_episodes=2)
@@ -69,6 +72,24 @@ def test_the_starts_beat_fine_tuning_the_joint_model_on_unseen_tasks() -> None:
         assert loss < sum(rivals) / len(rivals)
         losses[name] = loss
     assert plan_init().recommended == min(losses, key=lambda name: losses[name])
+
+
+def test_the_joint_rival_gets_the_steps_that_maml_gets() -> None:
+    joint = table(plan_init().validation["joint"])
+    taken, planned = joint["meta_steps"], joint["meta_steps_planned"]
+    assert isinstance(taken, int) and isinstance(planned, int)
+    assert QUICK.maml_steps <= planned < QUICK.maml_steps + 3  # whole epochs of three steps
+    assert 0 < taken <= planned and joint["stopped_early"] == (taken < planned)
+
+
+def test_the_joint_rival_learns_from_few_rows_what_all_tasks_share() -> None:
+    parts = [parcels(plans()[3], 24, t, 24 * t) for t in range(6)]
+    names = tuple(f"site-{t}" for t in range(6) for _ in range(24))
+    alike = MetaTrainData(SCHEMA, together(parts), names, LANES)
+    settings = replace(BRIEF, maml_steps=150, algorithms=("reptile",), validation_episodes=8)
+    losses = table(table(meta_train(alike, settings).validation["joint"])["frozen_loss_by_support"])
+    for support, loss in losses.items():
+        assert isinstance(loss, float) and loss < 0.1, support
 
 
 def test_lineage_names_every_row_and_validation_tasks_train_nothing() -> None:

@@ -1,11 +1,16 @@
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from adapters.joint import JointSettings
+from adapters.joint import JointFit, JointSettings, train_jointly
 from adapters.model_file import pack_model
+from adapters.modules import MLP
+from adapters.tasks import Batch
 from adapters.training import MOST_HOLDOUT_LOSSES, FitSettings, fit_joint
-from tests.adapters.lanes import LANES, LINE, SCHEMA, line, parcels, plan_champion, plans
+from tests.adapters.lanes import KINDS, LANES, LINE, SCHEMA, line, parcels, plan_champion, plans
 
 
 def test_a_champion_learns_its_plan() -> None:
@@ -69,3 +74,33 @@ def test_what_cannot_be_fitted_is_refused() -> None:
         fit_joint(SCHEMA, data.take([0]))
     with pytest.raises(ValueError, match="held_out is 1"):
         FitSettings(held_out=1.0)
+
+
+def test_joint_training_looks_now_and_then_and_begins_no_epoch_past_its_time() -> None:
+    rows = Batch(torch.eye(KINDS), torch.arange(KINDS) % 2)
+    looks: list[int] = []
+    ticks = count()
+
+    def judge(module: nn.Module) -> float:
+        assert not module.training
+        looks.append(next(ticks))
+        return 1.0 / len(looks)
+
+    def fit(settings: JointSettings) -> JointFit:
+        looks.clear()
+        module = MLP(KINDS, [3], 2)
+        return train_jointly(
+            module,
+            rows,
+            judge,
+            "classification",
+            settings,
+            seed=0,
+            clock=lambda: float(next(ticks)),
+        )
+
+    whole = fit(JointSettings(most_epochs=10, look_every=4))
+    assert (whole.epochs, len(looks), whole.out_of_time) == (10, 3, False)
+    cut = fit(JointSettings(most_epochs=10, look_every=4, most_seconds=3.0))
+    assert (cut.epochs, len(looks), cut.out_of_time) == (3, 1, True)
+    assert cut.held_out_loss == 1.0
