@@ -187,7 +187,9 @@ def data_of_frame(
         tasks: Which rows, and whose.
         schema: The features; each is a column of the frame.
         label: Column of the truth.
-        group: Column of rows that must not be split; without it every row is its own group.
+        group: Column of rows that must not be split. Without it every row is its own group, known
+            by its features and label (and of equal rows of a frame by which of them it is): the
+            rows of a part of a frame are those of the frame, the rows of another frame are not.
         regression: Read the label as a number instead of a class.
 
     Raises:
@@ -214,7 +216,9 @@ def data_of_frame(
     parsed = schema.parse_many(cast("list[dict[str, object]]", records))
     for error in parsed.errors.values():
         raise error
-    lineage = [f"group {g}" for g in chosen[group]] if group else [f"row {i}" for i in at.tolist()]
+    lineage = (
+        [f"group {g}" for g in chosen[group]] if group else _contents(frame, schema, label)[at]
+    )
     keys = np.array([lineage_key(text) for text in lineage], np.uint64)
     if regression:
         return MetaTrainData(
@@ -222,6 +226,26 @@ def data_of_frame(
         )
     labels = tuple(str(value) for value in chosen[label])
     return MetaTrainData(schema, Examples(parsed.rows, labels, keys=keys), owners)
+
+
+def _contents(frame: pd.DataFrame, schema: FeatureSchema, label: str) -> NDArray[np.object_]:
+    """Return what names each row of the frame by what it holds."""
+    cells: dict[str, pd.Series[Any]] = {}
+    for f in schema.features:
+        if f.kind == "number":
+            cells[f.name] = pd.to_numeric(frame[f.name], errors="coerce").astype(np.float64)
+        else:
+            cells[f.name] = frame[f.name].map(_text)
+    table = pd.DataFrame({**cells, f"label {label}": frame[label].astype(str)})
+    hashes = pd.util.hash_pandas_object(table, index=False)
+    which = hashes.groupby(hashes).cumcount()
+    return np.array(
+        [f"row {h:016x} {n}" for h, n in zip(hashes.tolist(), which.tolist(), strict=True)], object
+    )
+
+
+def _text(cell: Any) -> str:
+    return str(cell) if pd.api.types.is_scalar(cell) else str(np.asarray(cell).tolist())
 
 
 def _large(found: Mapping[str, list[int]], least: int, left_out: list[LeftOut]) -> TaskRows:

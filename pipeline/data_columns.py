@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from adapters.feature_schema import Feature, FeatureSchema
+from pipeline.cell_values import read_text
 from pipeline.data_file_error import DataFileError
+from pipeline.table_files import Cell
 
 _INDEXED = re.compile(r"^(.+)\.(\d+)$")
 
@@ -16,7 +18,8 @@ class Columns:
 
     Attributes:
         label: The truth; None when the file has none.
-        task: Names the task a row belongs to.
+        task: Names the task a row belongs to; several columns, separated by commas, name it
+            together, as ``value/value``.
         time: RFC 3339 text or epoch (below 1e11 seconds, else milliseconds); without it a row
             is one second after the row before, from 2000-01-01.
         id: Names the row; without it ``<file's stem>-<row>``.
@@ -41,21 +44,32 @@ class Columns:
                 raise ValueError(
                     f"boundaries are {list(self.boundaries)}: positions must rise, from 1"
                 )
+        if self.task is not None and len(set(self.task_columns)) != self.task.count(",") + 1:
+            raise ValueError(f"task is {self.task!r}: name each column once, as machine,season")
         if self.features is not None and not self.features:
             raise ValueError("features is empty: name at least one column, or leave it out")
 
     @property
-    def meanings(self) -> dict[str, str]:
-        """Option -> column, for the options that name one column."""
+    def task_columns(self) -> tuple[str, ...]:
+        """The columns that name the task together; empty where there is none.
+
+        >>> Columns(None, task="machine, season").task_columns
+        ('machine', 'season')
+        """
+        return tuple(part.strip() for part in (self.task or "").split(",") if part.strip())
+
+    @property
+    def meanings(self) -> tuple[tuple[str, str], ...]:
+        """(option, column) of every column that an option names; task may have several."""
         named = {
             "label": self.label,
-            "task": self.task,
             "time": self.time,
             "id": self.id,
             "group": self.group,
             "boundaries": self.boundaries if isinstance(self.boundaries, str) else None,
         }
-        return {option: column for option, column in named.items() if column is not None}
+        tasks = tuple(("task", column) for column in self.task_columns)
+        return tasks + tuple((option, c) for option, c in named.items() if c is not None)
 
 
 def parse_boundaries(text: str) -> str | tuple[int, ...]:
@@ -68,6 +82,23 @@ def parse_boundaries(text: str) -> str | tuple[int, ...]:
     if all(part.isdecimal() for part in parts):
         return tuple(int(part) for part in parts)
     return text.strip()
+
+
+def task_name(cells: Sequence[Cell]) -> str | None:
+    """Return the task that cells of several columns name together; None where one is empty.
+
+    Raises:
+        ValueError: A value holds a slash, so that two combinations could get one name.
+
+    >>> task_name(["press", 4]), task_name(["press", None])
+    ('press/4', None)
+    """
+    texts = [read_text(cell) for cell in cells]
+    names = [text for text in texts if text is not None]
+    slashed = next((name for name in names if "/" in name), None)
+    if slashed is not None:
+        raise ValueError(f"{slashed!r} has a slash, which separates the values of a task's columns")
+    return "/".join(names) if len(names) == len(texts) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +124,12 @@ def resolve_features(
     Raises:
         DataFileError: A named column does not exist, a tensor has gaps, or nothing is left.
     """
-    for option, column in columns.meanings.items():
+    for option, column in columns.meanings:
         require(file, option, column, names)
     tensors = _tensors(file, names)
     member = {c: t for t, parts in tensors.items() for c in parts}
     if columns.features is None:
-        taken = set(columns.meanings.values())
+        taken = {column for _, column in columns.meanings}
         wanted = [name for name in names if name not in taken]
     else:
         wanted = list(columns.features)

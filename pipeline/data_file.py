@@ -5,14 +5,14 @@
 """
 
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from adapters.feature_schema import FeatureSchema
 from pipeline.cell_values import read_bool, read_number, read_text, read_time_ms
-from pipeline.data_columns import Columns, columns_of_schema, parse_boundaries
+from pipeline.data_columns import Columns, columns_of_schema, parse_boundaries, task_name
 from pipeline.data_file_error import DataFileError
 from pipeline.inference import TaskType, infer
 from pipeline.messages import FeatureValue
@@ -45,7 +45,7 @@ class FileRow:
         ts_ms: From the time column, else one second a row from 2000-01-01; epoch milliseconds.
         features: Raw values by feature name, as they go into an event.
         label: Class as canonical text, or a finite number for regression; None: no label.
-        task: From the task column.
+        task: From the task column, or ``value/value`` from several.
         group: From the group column.
         boundary: Whether a new regime begins with this row.
     """
@@ -106,8 +106,9 @@ class DataFile:
 
     def _in_file_order(self) -> Iterator[FileRow]:
         named = self.columns.meanings
-        wanted = [*named.values(), *(c for f, cs in self._features for c in cs)]
-        place = {option: i for i, option in enumerate(named)}
+        wanted = [*(c for _, c in named), *(c for f, cs in self._features for c in cs)]
+        place = {option: i for i, (option, _) in enumerate(named)}
+        tasks = len(self.columns.task_columns)  # they come first
         positions = self.columns.boundaries
         marks = frozenset(positions) if isinstance(positions, tuple) else frozenset[int]()
         stem, label_of = stem_of(self.path), self._label_of()
@@ -117,6 +118,7 @@ class DataFile:
             count, columns = len(features), batch.columns
             nothing: list[Cell] = [None] * count
             cells = {o: columns[place[o]] if o in place else nothing for o in _OPTIONS}
+            task_of = self._task_of(columns[:tasks])
             for i in range(count):
                 row = batch.first + i
                 now = read_text(cells["boundaries"][i])
@@ -128,7 +130,7 @@ class DataFile:
                     else FIRST_MS + ROW_MS * row,
                     features=features[i],
                     label=label_of(row, cells["label"][i]),
-                    task=read_text(cells["task"][i]),
+                    task=task_of(i, row),
                     group=read_text(cells["group"][i]),
                     boundary=row in marks or (row > 0 and now != regime),
                 )
@@ -176,6 +178,28 @@ class DataFile:
 
         return number
 
+    def _task_of(self, columns: Sequence[Sequence[Cell]]) -> Callable[[int, int], str | None]:
+        """Return what names the task of (place in the batch, row of the file)."""
+        if not columns:
+            return lambda _, __: None
+        if len(columns) == 1:
+            (only,) = columns
+            return lambda i, _: read_text(only[i])
+
+        def together(i: int, row: int) -> str | None:
+            try:
+                return task_name([column[i] for column in columns])
+            except ValueError as error:
+                raise DataFileError(
+                    self.path.name,
+                    str(error),
+                    "rename the values",
+                    column=self.columns.task,
+                    row=row,
+                ) from None
+
+        return together
+
     def _id(self, row: int, cell: Cell) -> str:
         text = read_text(cell)
         if not text:
@@ -202,7 +226,7 @@ class DataFile:
         return time_ms
 
 
-_OPTIONS = ("label", "task", "time", "id", "group", "boundaries")
+_OPTIONS = ("label", "time", "id", "group", "boundaries")
 
 
 def open_data_file(

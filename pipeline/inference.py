@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from adapters.feature_schema import MAX_CATEGORIES, Feature, FeatureSchema, Kind
 from pipeline.column_scan import ColumnFacts, scan
-from pipeline.data_columns import Columns, FeatureColumns, resolve_features
+from pipeline.data_columns import Columns, FeatureColumns, resolve_features, task_name
 from pipeline.data_file_error import DataFileError
 from pipeline.table_files import Table, open_table
 
@@ -78,7 +78,7 @@ def infer(path: Path, columns: Columns, task_type: TaskType | None = None) -> In
         why=why,
         schema=schema,
         classes=classes,
-        tasks=_tasks(path.name, columns, facts),
+        tasks=_tasks(path.name, table, columns, facts),
         rows=some.rows,
         labelled=labelled,
         left_out=left_out,
@@ -89,8 +89,7 @@ def _scan(
     table: Table, columns: Columns, features: tuple[FeatureColumns, ...]
 ) -> dict[str, ColumnFacts]:
     counted = {c: MAX_CATEGORIES for f in features for c in f.columns}
-    if columns.task is not None:
-        counted[columns.task] = MOST_TASKS
+    counted |= dict.fromkeys(columns.task_columns, MOST_TASKS)
     if columns.label is not None:
         counted[columns.label] = MOST_CLASSES
     return scan(table, counted)
@@ -150,18 +149,44 @@ def _class_order(name: str) -> tuple[bool, float, str]:
         return True, 0.0, name
 
 
-def _tasks(file: str, columns: Columns, facts: Mapping[str, ColumnFacts]) -> dict[str, int]:
+def _tasks(
+    file: str, table: Table, columns: Columns, facts: Mapping[str, ColumnFacts]
+) -> dict[str, int]:
     if columns.task is None:
         return {}
-    task = facts[columns.task]
-    if task.overflow:
+    if len(columns.task_columns) == 1:
+        task = facts[columns.task_columns[0]]
+        found, overflow = dict(task.values), task.overflow
+    else:
+        found = _combinations(file, table, columns)
+        overflow = len(found) > MOST_TASKS
+    if overflow:
         raise DataFileError(
             file,
             f"holds more than {MOST_TASKS} different tasks",
             "name a --task column with few values",
             column=columns.task,
         )
-    return dict(task.values)
+    return found
+
+
+def _combinations(file: str, table: Table, columns: Columns) -> dict[str, int]:
+    """Return the rows of each combination of the task columns' values; stops past the most."""
+    found: dict[str, int] = {}
+    for batch in table.batches(list(columns.task_columns)):
+        for i, cells in enumerate(zip(*batch.columns, strict=True)):
+            try:
+                name = task_name(cells)
+            except ValueError as error:
+                row = batch.first + i
+                raise DataFileError(
+                    file, str(error), "rename the values", column=columns.task, row=row
+                ) from None
+            if name is not None:
+                found[name] = found.get(name, 0) + 1
+        if len(found) > MOST_TASKS:
+            break
+    return found
 
 
 def _schema(

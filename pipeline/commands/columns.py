@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 _KEPT = " Default: as given to `init`."
 
 LABEL = Annotated[str | None, typer.Option("--label", help="Column of the truth." + _KEPT)]
-TASK = Annotated[str | None, typer.Option("--task", help="Column that names the task." + _KEPT)]
+TASK = Annotated[
+    str | None,
+    typer.Option("--task", help="Column that names the task, or several: machine,season." + _KEPT),
+]
 TIME = Annotated[str | None, typer.Option("--time", help="Column of the time." + _KEPT)]
 ID = Annotated[str | None, typer.Option("--id", help="Column that names the row." + _KEPT)]
 GROUP = Annotated[

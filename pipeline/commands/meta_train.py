@@ -12,6 +12,7 @@ from pipeline.commands.columns import (
     ID,
     LABEL,
     TASK,
+    TIME,
     columns_from,
     feature_file,
     open_rows,
@@ -63,6 +64,7 @@ def meta_train(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL (also .gz, .xz) or Parquet.")],
     label: LABEL = None,
     task: TASK = None,
+    time: TIME = None,
     id: ID = None,  # noqa: A002 - the option's name
     group: GROUP = None,
     features: FEATURES = None,
@@ -107,7 +109,9 @@ def meta_train(
     """Train, keep, register."""
     settings = settings_from(config)
     known = feature_file(config)
-    columns = columns_from(known, label=label, task=task, id=id, group=group, features=features)
+    columns = columns_from(
+        known, label=label, task=task, time=time, id=id, group=group, features=features
+    )
     if columns.label is None:
         fail("--label: missing; name the column of the truth", EXIT_CONFIG)
     if ways is None and columns.task is None:

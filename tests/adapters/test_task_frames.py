@@ -116,6 +116,37 @@ def test_a_frame_becomes_meta_training_data() -> None:
     assert len(np.unique(values.examples.keys)) == 5
 
 
+def test_rows_are_known_by_what_they_hold_so_that_two_frames_do_not_clash() -> None:
+    schema = schema_of_frame(frame(), ["heat", "on", "part"])
+
+    def keys(table: pd.DataFrame, column: str = "season") -> list[int]:
+        tasks = tasks_by_columns(table, [column])
+        known = data_of_frame(table, tasks, schema, label="label").examples.keys
+        in_order = np.argsort(np.concatenate(list(tasks.rows.values())))
+        return list(known[in_order].tolist())
+
+    whole = keys(frame())
+    assert len(set(whole)) == 7
+    other = frame().assign(heat=lambda table: table["heat"] + 0.5)
+    assert set(keys(other)) & set(whole) == {whole[2]}  # the row that has no heat is the same row
+    part = frame().assign(on=frame()["on"].astype(object), more=1, heat=frame()["heat"]).iloc[3:]
+    assert keys(part) == whole[3:]
+    assert keys(frame().assign(all="one"), "all") == whole
+    twice = pd.concat([frame(), frame()])
+    assert keys(twice)[:7] == whole and len(set(keys(twice))) == 14
+
+
+def test_tensors_tell_rows_apart_too() -> None:
+    table = pd.DataFrame({"t": ["a"] * 3, "x": [[0.0, 1.0], [0.0, 2.0], [0.0, 1.0]], "y": "no"})
+    schema = FeatureSchema((Feature("x", "tensor", (2,)),))
+    found = data_of_frame(table, tasks_by_columns(table, ["t"]), schema, label="y").examples.keys
+    assert len(set(found.tolist())) == 3
+    (alone,) = data_of_frame(
+        table.iloc[1:2], tasks_by_columns(table.iloc[1:2], ["t"]), schema, label="y"
+    ).examples.keys
+    assert alone == found[1]
+
+
 def test_what_cannot_be_used_is_named() -> None:
     tasks = tasks_by_columns(frame(), ["season"])
     schema = schema_of_frame(frame(), ["heat"])

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 
 from pipeline import meta_evaluation_run
 from pipeline.cli import app
+from pipeline.data_file import Columns, DataFile, DataFileError, open_data_file
+from pipeline.inference import infer
 from pipeline.json_schemas import json_schemas
 from pipeline.report.evaluation_document import EvaluationDocument, ToldMLflow
 from tests.pipeline.gate_files import write_gates
@@ -158,6 +160,37 @@ def test_groups_on_two_sides_are_refused_before_anything_is_trained(
     assert "put tasks that share rows or groups into one set" in " ".join(
         run(past, *grouped, code=3).split()
     )
+
+
+def test_several_columns_name_the_task_together(tmp_path: Path) -> None:
+    past = write_gates(tmp_path / "gates.csv", halls=4, rows=30, turned=False)
+    with past.open(newline="") as file:
+        lines = [
+            [*line, ("wet", "dry")[i % 2] if i else "season"]
+            for i, line in enumerate(csv.reader(file))
+        ]
+    with past.open("w", newline="") as file:
+        csv.writer(file).writerows(lines)
+    usual = (past, "--label", "gate", "--out", tmp_path / "out")
+    told = run(*usual, "--task", "hall,season", "--test-tasks", "h9/dry", code=3)
+    assert "choose from: h0/dry, h0/wet, h1/dry" in " ".join(told.split())
+    told = run(*usual, "--task", "hall,hall", code=2)
+    assert "task is 'hall,hall': name each column once" in " ".join(told.split())
+    told = run(*usual, "--task", "hall,room", code=3)
+    assert "has no column 'room' (--task)" in " ".join(told.split())
+    found = open_data_file(past, Columns("gate", task="hall, season"))
+    assert [row.task for row in found.rows()][:3] == ["h0/dry", "h0/wet", "h0/dry"]
+    assert [feature.name for feature in found.schema.features] == ["at", "x"]
+    counts = infer(past, Columns("gate", task="hall,season")).tasks
+    assert counts == {f"h{hall}/{season}": 15 for hall in range(4) for season in ("dry", "wet")}
+    slashed = tmp_path / "slashed.csv"
+    slashed.write_text(past.read_text().replace("h3,", "h/3,"))
+    with pytest.raises(DataFileError, match=r"row 90 \(from 0\): 'h/3' has a slash"):
+        infer(slashed, Columns("gate", task="hall,season"))
+    with pytest.raises(DataFileError, match="'h/3' has a slash"):
+        schema = found.schema
+        columns = Columns("gate", task="hall,season")
+        list(DataFile(slashed, columns, task_type="classification", schema=schema).rows())
 
 
 def refusing(*_: object) -> None:

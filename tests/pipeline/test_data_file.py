@@ -133,6 +133,7 @@ def test_tensor_columns_become_one_feature(tmp_path: Path) -> None:
     [
         (CSV, Columns("lable"), r"no column 'lable' \(--label\); choose from: day, x"),
         (CSV, Columns("label", task="user"), r"no column 'user' \(--task\)"),
+        (CSV, Columns("label", task="batch,user"), r"no column 'user' \(--task\)"),
         (CSV, Columns("label", features=("xx",)), r"no column 'xx' \(--features\)"),
         (CSV, Columns("label", time="colour"), r"column 'colour', row 0 .*: 'red': is no time; wr"),
         ("a,a\n1,2\n", Columns("a"), r"names \['a'\] more than once"),
