@@ -32,11 +32,11 @@ check: $(VENV)/.dev ## format, lint, types, import contracts, then the tests
 	$(BIN)/lint-imports
 	$(MAKE) test
 
-faults: $(VENV)/.dev ## every call to API server and HAProxy going wrong in every way, at every place
+faults: $(VENV)/.dev ## every call to API server, HAProxy and MLflow going wrong in every way, at every place
 	$(BIN)/python -m tests.servers.kube_servers
 	$(BIN)/python -m tests.servers.haproxy
 	METADRIFT_FAULTS=full $(BIN)/python -m pytest tests/deploy/test_seldon_kubernetes_faults.py \
-	  tests/deploy/test_seldon_local_faults.py
+	  tests/deploy/test_seldon_local_faults.py tests/deploy/test_mlflow_faults.py
 
 build: $(VENV)/.dev ## dist/metadrift-VERSION-py3-none-any.whl
 	rm -rf build

@@ -4,12 +4,14 @@
 target is live and goes on supervising until it is killed or its input ends.
 """
 
+import json
 import select
 import sys
 import time
 from pathlib import Path
 
 from deploy.controller import reconcile
+from deploy.loopback import get
 from deploy.rollout_plan import Traffic
 from deploy.seldon_local import LocalBackend, LocalServing
 from deploy.seldon_process import ModelFolder
@@ -22,6 +24,14 @@ def backend_in(folder: Path, port: int) -> LocalBackend:
         python=quick_python(folder), logs=folder / "logs", port=port, start_s=60.0
     )
     return LocalBackend(serving, lambda version: ModelFolder(folder, f"sha256:{version}"))
+
+
+def answered_by(port: int) -> str:
+    """Ask the router something; whatever goes wrong inside, it is answered."""
+    status, body = get(port, "/metadata", 60.0)
+    assert status == 200, body
+    version: str = json.loads(body)["meta"]["tags"]["model_version"]
+    return version
 
 
 def main(folder: str, port: str, stable: str, candidate: str = "", weight: str = "0") -> None:

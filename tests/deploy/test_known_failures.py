@@ -6,7 +6,7 @@ same, and in between there is at most one canary.
 """
 
 from dataclasses import dataclass, field, replace
-from itertools import cycle, product
+from itertools import cycle
 
 import pytest
 
@@ -22,7 +22,7 @@ from deploy.rollout import (
     desired_traffic,
 )
 from deploy.rollout_retry import retry
-from tests.deploy.canaries import canary, labels, validating
+from tests.deploy.canaries import canary, labels
 
 STABLE, CANDIDATE = "1-aaaa", "2-bbbb"
 FAULTS = ("timeout", "conflict", "reply lost")
@@ -209,34 +209,3 @@ def test_argo_1337_leftovers(every):
             rollout = tick(apply_verb(rollout, "promote", "ann", 1.0), backend, 2.0 + step)
         assert rollout.step == steps
         settled(apply_verb(rollout, "abort", "ann", 9.0), backend)
-
-
-def in_phase(phase):
-    match phase:
-        case Phase.VALIDATING:
-            return validating()
-        case Phase.AWAITING_APPROVAL:
-            return canary(CanaryPlan(mode="recommend"))
-        case Phase.CANARY:
-            return canary()
-        case Phase.PROMOTING:
-            return apply_verb(canary(), "promote_full", "ann", 1.0)
-        case _:
-            return advance(in_phase(Phase.PROMOTING), 2.0)
-
-
-PHASES = [p for p in Phase if not p.terminal]
-
-
-@pytest.mark.parametrize(("phase", "pause"), list(product(PHASES, [None, "person", "suspect"])))
-def test_abort_wins_from_every_phase_and_pause_within_one_tick(phase, pause):
-    rollout, backend = in_phase(phase), FaultyBackend()
-    assert rollout.phase is phase
-    if pause == "person":
-        rollout = apply_verb(rollout, "pause", "ann", 3.0)
-    if pause == "suspect":
-        rollout = advance(rollout, 3.0, suspect="renamed", live=False)
-    reconcile(desired_traffic(rollout), backend)
-    aborted = Rollout.from_json(apply_verb(rollout, "abort", "ann", 4.0).to_json())
-    assert reconcile(desired_traffic(aborted), backend).live
-    assert backend.live == Traffic(STABLE) and backend.running == {STABLE}

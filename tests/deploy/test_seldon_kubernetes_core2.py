@@ -127,7 +127,7 @@ def test_each_call_going_wrong_leads_to_the_same_end(
 ) -> None:
     scheduler = ScriptedScheduler(core2)
     seen: set[tuple[int, str, str]] = set()
-    with FaultyProxy(seldon_server) as proxy:
+    with FaultyProxy(seldon_server.port, seldon_server.authority) as proxy:
         made = backend(core2, proxy.address)
         for stretch, target in enumerate(LIFE):
 

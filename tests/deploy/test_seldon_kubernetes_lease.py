@@ -54,7 +54,10 @@ def test_of_two_that_try_at_once_one_has_it(world: SeldonWorld) -> None:
 def test_a_lost_reply_is_found_out_at_the_next_try(
     world: SeldonWorld, seldon_server: KubeApiServer
 ) -> None:
-    with FaultyProxy(seldon_server) as proxy, world.api(proxy.address) as api:
+    with (
+        FaultyProxy(seldon_server.port, seldon_server.authority) as proxy,
+        world.api(proxy.address) as api,
+    ):
         lease = KubernetesLease(api, NAME, "pod-1")
         proxy.plan = lambda method, path: Fault.LOST_REPLY if method == "POST" else None
         with pytest.raises(Exception, match="could not create"):

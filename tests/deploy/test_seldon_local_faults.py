@@ -4,7 +4,6 @@ HAProxy is real; the model servers are small ones that start at once
 (tests/deploy/test_seldon_local.py has the real ones).
 """
 
-import json
 import os
 import subprocess
 import sys
@@ -18,10 +17,9 @@ import pytest
 
 import deploy.haproxy_socket
 from deploy.controller import reconcile
-from deploy.loopback import get
 from deploy.rollout_plan import Traffic
 from deploy.seldon_local import LocalBackend
-from tests.deploy.local_life import backend_in
+from tests.deploy.local_life import answered_by, backend_in
 from tests.deploy.test_server_process import wait_for
 from tests.servers.faulty_socket import FaultySocket, SocketFault
 from tests.servers.haproxy import make_sure_of_haproxy
@@ -41,6 +39,7 @@ LIFE = (
 )
 MOST_S = 60.0
 T = TypeVar("T")
+Recorder = Callable[[str, object], None]
 TIMEOUT_S = 0.2  # a slow answer past it is one more tick, no failure
 
 
@@ -86,14 +85,6 @@ def proxied(
         yield proxy
 
 
-def answered_by(port: int) -> str:
-    """Ask the router something; whatever goes wrong inside, it is answered."""
-    status, body = get(port, "/metadata", MOST_S)
-    assert status == 200, body
-    version: str = json.loads(body)["meta"]["tags"]["model_version"]
-    return version
-
-
 def live(
     backend: LocalBackend, target: Traffic, port: int, before: set[str], tick: Callable[[], None]
 ) -> int:
@@ -115,7 +106,7 @@ def live(
     "fault", [f for f in SocketFault if f is not SocketFault.KILLED], ids=lambda fault: fault.name
 )
 def test_each_call_going_wrong_leads_to_the_same_end(
-    proxied: FaultySocket, tmp_path: Path, fault: SocketFault
+    proxied: FaultySocket, tmp_path: Path, fault: SocketFault, record_property: Recorder
 ) -> None:
     plan, (port,) = EachCallOnce(fault), free_ports(1)
     life = sample(LIFE, *LIFE[4:])
@@ -142,6 +133,7 @@ def test_each_call_going_wrong_leads_to_the_same_end(
     finally:
         backend.close()
     wait_for(lambda: not mentions(tmp_path))
+    record_property("faults", len(proxied.faults))
     assert len(proxied.faults) > 3 * len(life)
     assert {line.partition(" ")[0] for _, line in proxied.faults} == {"show", "set"}
 
@@ -170,7 +162,7 @@ class KillEachCall:
 
 @pytest.mark.parametrize("target", sample(LIFE, Traffic("1-a", "2-b", candidate_weight=50)))
 def test_killed_after_each_call_it_leaves_nothing_and_starts_anew(
-    proxied: FaultySocket, target: Traffic
+    proxied: FaultySocket, target: Traffic, record_property: Recorder
 ) -> None:
     plan, (port,), folder = KillEachCall(), free_ports(1), proxied.real.parent
     proxied.plan = plan
@@ -198,6 +190,7 @@ def test_killed_after_each_call_it_leaves_nothing_and_starts_anew(
         assert len(proxied.faults) == killed + 1, "it ended by itself"
         wait_for(lambda: not mentions(folder))
     wait_for(lambda: not mentions(folder))
+    record_property("faults", len(proxied.faults))
     assert len(proxied.faults) >= (5 if target.candidate else 3)
 
 

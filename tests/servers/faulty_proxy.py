@@ -1,4 +1,4 @@
-"""An HTTP proxy before the API server in which calls go wrong as a plan says."""
+"""An HTTP proxy before a real server in which calls go wrong as a plan says."""
 
 import enum
 import http.client
@@ -9,10 +9,10 @@ import struct
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.servers.kube_api_server import KubeApiServer
 from tests.servers.ports import LOOPBACK
 
 _UPSTREAM_S = 60.0
@@ -28,29 +28,38 @@ class Fault(enum.Enum):
     BROKEN = 500
     RESET = "connection reset before the server saw the call"
     LOST_REPLY = "carried out, and the reply is lost"
+    KILLED = "carried out, and the caller is killed before the reply"
 
 
 Plan = Callable[[str, str], Fault | None]
 
 
 class FaultyProxy:
-    """Forwards to the API server; ``plan(method, path)`` says for each call what goes wrong.
+    """Forwards to a server; ``plan(method, path)`` says for each call what goes wrong.
+
+    Args:
+        port: The server's, on loopback.
+        authority: Of its certificate; None where it speaks without TLS.
 
     Attributes:
         plan: Asked once for each call, from the proxy's threads, one at a time.
+        killed: What ``KILLED`` does.
         faults: Method and path of the calls that went wrong.
     """
 
-    def __init__(self, server: KubeApiServer) -> None:
+    def __init__(self, port: int, authority: Path | None = None) -> None:
         self.plan: Plan = lambda method, path: None
+        self.killed: Callable[[], None] = lambda: None
         self.faults: list[tuple[str, str]] = []
-        self._context = ssl.create_default_context(cafile=str(server.authority))
+        context = None
+        if authority is not None:
+            context = ssl.create_default_context(cafile=str(authority))
         self._lock = threading.Lock()
         proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            upstream: http.client.HTTPSConnection | None = None
+            upstream: http.client.HTTPConnection | None = None
 
             def handle_one_request(self) -> None:
                 try:
@@ -72,7 +81,9 @@ class FaultyProxy:
                     self._reply(fault.value, json.dumps(status).encode())
                 else:
                     status_code, content = self._ask(body)
-                    if fault is Fault.LOST_REPLY:
+                    if fault is Fault.KILLED:
+                        proxy.killed()
+                    if fault in (Fault.LOST_REPLY, Fault.KILLED):
                         self._reset()
                     else:
                         self._reply(status_code, content)
@@ -81,10 +92,14 @@ class FaultyProxy:
 
             def _ask(self, body: bytes) -> tuple[int, bytes]:
                 if self.upstream is None:
-                    self.upstream = http.client.HTTPSConnection(
-                        LOOPBACK, server.port, timeout=_UPSTREAM_S, context=proxy._context
+                    self.upstream = (
+                        http.client.HTTPConnection(LOOPBACK, port, timeout=_UPSTREAM_S)
+                        if context is None
+                        else http.client.HTTPSConnection(
+                            LOOPBACK, port, timeout=_UPSTREAM_S, context=context
+                        )
                     )
-                kept = {"content-type", "accept", "authorization"}
+                kept = {"content-type", "accept", "authorization", "user-agent"}
                 headers = {k: v for k, v in self.headers.items() if k.lower() in kept}
                 self.upstream.request(self.command, self.path, body or None, headers)
                 reply = self.upstream.getresponse()
