@@ -48,8 +48,11 @@ bench: $(VENV)/.dev ## speed against its baselines, in the same run
 
 bench-meta: $(VENV)/.dev ## meta-learning against its baselines; takes hours
 	$(BIN)/python -m benchmarks.meta_step
+	$(BIN)/python -m benchmarks.anil_step
 	$(BIN)/python -m benchmarks.sorting_plans
 	$(BIN)/python -m benchmarks.sinusoids
+	$(BIN)/python -m benchmarks.gas_shots
+	$(BIN)/python -m benchmarks.wisdm_shots
 
 bench-canaries: $(VENV)/.dev ## wrong verdicts and labels to a decision over simulated canaries
 	$(BIN)/python -m benchmarks.canaries

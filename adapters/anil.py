@@ -3,6 +3,8 @@ ICLR 2020).
 
 Only the head adapts to a task; the rest of the network is trained as the features that make this
 enough. Cheaper than MAML, since no gradient goes through the body's inner steps: there are none.
+Where the loss knows body and head apart (our MLP), the body runs once per row and meta-step, and
+the inner steps see its outputs alone.
 """
 
 from collections.abc import Mapping
@@ -11,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from adapters.inner_loop import TaskLoss
+from adapters.inner_loop import TaskLoss, descend, for_tasks
 from adapters.maml import loss_after_steps
 from adapters.meta_init import Algorithm
 from adapters.meta_learner import MetaParameters, Outer, leaves_of
-from adapters.tasks import EpisodeBatch
+from adapters.tasks import Batch, EpisodeBatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,19 @@ class ANIL:
     ) -> tuple[Tensor, list[Tensor]]:
         """Return the mean query loss ``()`` and its gradient by head and body; draws nothing."""
         only = self._adapting(parameters.weights)
-        value = loss_after_steps(loss, parameters, batch, steps=self.inner_steps, only=only)
+        if loss.body is not None and loss.head is not None and self.head == "head":
+            shared = for_tasks(parameters.weights, len(batch.support.targets))
+            support, query = (
+                Batch(loss.body(shared, part.inputs), part.targets)
+                for part in (batch.support, batch.query)
+            )
+            of_head = TaskLoss(loss.head, loss.task_type)
+            head = {name: value for name, value in shared.items() if name in only}
+            sizes, steps = parameters.step_sizes, self.inner_steps
+            fast = descend(of_head, head, sizes, support, steps=steps, create_graph=True)
+            value = of_head(fast, query).mean()
+        else:
+            value = loss_after_steps(loss, parameters, batch, steps=self.inner_steps, only=only)
         return value.detach(), list(torch.autograd.grad(value, parameters.leaves))
 
     def _adapting(self, weights: Mapping[str, Tensor]) -> frozenset[str]:

@@ -92,8 +92,8 @@ def forward_over_tasks(module: nn.Module) -> Forward:
     Our MLP takes one ``baddbmm`` per layer; any other module goes through ``torch.func.vmap``.
     """
     if type(module) is MLP:
-        depth = len(module.layers)
-        return _mlp_forward([f"layers.{i}" for i in range(depth)])
+        body, head = _mlp_parts(module)
+        return lambda weights, inputs, support=None: head(weights, body(weights, inputs))
     frozen = copy.deepcopy(module).eval()
     buffers = dict(frozen.named_buffers())
 
@@ -116,20 +116,28 @@ def forward_over_tasks(module: nn.Module) -> Forward:
     return forward
 
 
-def _mlp_forward(layers: list[str]) -> Forward:
+def _mlp_parts(module: MLP) -> tuple[Forward, Forward]:
+    """Return the pass from inputs to the last hidden layer, and the one from there to outputs."""
+    layers = [f"layers.{i}" for i in range(len(module.layers))]
+
     def linear(weights: Mapping[str, Tensor], layer: str, x: Tensor) -> Tensor:
         bias = weights[f"{layer}.bias"].unsqueeze(1)
         return torch.baddbmm(bias, x, weights[f"{layer}.weight"].transpose(1, 2))
 
-    def forward(
+    def body(
         weights: Mapping[str, Tensor], inputs: Tensor, support: Tensor | None = None
     ) -> Tensor:
         x = inputs
         for layer in layers:
             x = linear(weights, layer, x).relu()
-        return linear(weights, "head", x)
+        return x
 
-    return forward
+    def head(
+        weights: Mapping[str, Tensor], inputs: Tensor, support: Tensor | None = None
+    ) -> Tensor:
+        return linear(weights, "head", inputs)
+
+    return body, head
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +147,21 @@ class TaskLoss:
     Attributes:
         forward: Forward pass over tasks.
         task_type: ``classification`` or ``regression``.
+        body: Its part up to the inputs of the part ``head``, where it can run by itself (our MLP).
+        head: The rest; None together with ``body``.
     """
 
     forward: Forward
     task_type: TaskType
+    body: Forward | None = None
+    head: Forward | None = None
 
     @staticmethod
     def of(module: nn.Module, task_type: TaskType, device: str = "cpu") -> "TaskLoss":
         """Return the loss of ``module``'s forward pass on ``device``; ``module`` is left alone."""
-        return TaskLoss(forward_over_tasks(copy.deepcopy(module).to(device)), task_type)
+        body, head = _mlp_parts(module) if type(module) is MLP else (None, None)
+        forward = forward_over_tasks(copy.deepcopy(module).to(device))
+        return TaskLoss(forward, task_type, body, head)
 
     def __call__(
         self, weights: Mapping[str, Tensor], batch: Batch, support: Tensor | None = None

@@ -4,7 +4,8 @@ import copy
 import gc
 import math
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import psutil
@@ -228,6 +229,30 @@ def test_anil_adapts_the_head_alone_and_trains_everything() -> None:
     assert all(bool(gradient.abs().max() > 0) for gradient in found)
     with pytest.raises(ValueError, match=r"ANIL adapts the part 'head'.*\['0'\]"):
         started(learner, nn.Sequential(nn.Linear(2, 2)))
+
+
+@pytest.mark.parametrize("task_type", ["classification", "regression"])
+def test_anil_runs_the_body_once_and_comes_to_the_same_gradient(task_type: TaskType) -> None:
+    learner, module = ANIL(STEPS, SIZE), module_of("MLP", task_type)
+    parameters, batch = started(learner, module), episodes(3, task_type)
+    whole = TaskLoss.of(module, task_type)
+    assert whole.body is not None
+    runs: list[int] = []
+
+    def counted(weights: Mapping[str, Tensor], inputs: Tensor, support: object = None) -> Tensor:
+        runs.append(inputs.shape[1])
+        assert whole.body is not None
+        return whole.body(weights, inputs)
+
+    quick = replace(whole, body=counted)
+    slow = replace(whole, body=None, head=None)
+    found, expected = (
+        learner.gradients(loss, parameters, batch, torch.Generator()) for loss in (quick, slow)
+    )
+    assert runs == [batch.support.inputs.shape[1], batch.query.inputs.shape[1]]
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=0)
+    for one, other in zip(found[1], expected[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
 
 def test_meta_sgd_draws_its_step_sizes_in_their_range() -> None:
