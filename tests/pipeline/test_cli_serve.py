@@ -17,9 +17,11 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.core_state import Core
+from pipeline.fold import shelf_of
 from tests.deploy.served_models import ROW, make_model, probabilities, request, save
 from tests.pipeline.live_daemon import wait_until
-from tests.pipeline.made_state import write_config
+from tests.pipeline.made_state import core_in_canary, write_config, write_state
 from tests.servers.haproxy import make_sure_of_haproxy
 from tests.servers.serving import CACHE, serving_python_for_tests
 
@@ -64,17 +66,23 @@ def serving(*args: str | Path) -> Iterator[tuple[subprocess.Popen[str], dict[str
         patience = Timer(PATIENCE_S, process.kill)
         patience.start()
         try:
-            assert process.stdout is not None
-            text = ""
-            while not text.rstrip().endswith("}"):
-                line = process.stdout.readline()
-                assert line, "the command ended before it served"
-                text += line
+            told = next_told(process)
             patience.cancel()
-            yield process, json.loads(text)
+            yield process, told
         finally:
             patience.cancel()
             process.kill()
+
+
+def next_told(process: subprocess.Popen[str]) -> Any:
+    """Read what the command tells when another version serves."""
+    assert process.stdout is not None
+    text = ""
+    while not text.rstrip().endswith("}"):
+        line = process.stdout.readline()
+        assert line, "the command ended before it served"
+        text += line
+    return json.loads(text)
 
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -125,3 +133,39 @@ def test_the_champion_is_served_and_a_kill_leaves_no_orphan(tmp_path: Path) -> N
         process.kill()
         process.wait(60)
         wait_until(lambda: gone(started), "the end of what it had started")
+
+
+def core_with(digests: list[str], champion: int) -> Core:
+    core = core_in_canary()
+    route = core.routes["*"]
+    route.champion, route.rollout, route.rollout_candidate = champion, None, 0
+    for number, digest in enumerate(digests, start=1):
+        version = core.versions[number]
+        version.digest, version.name = digest, f"{number}-{digest[7:15]}"
+    return core
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(600)
+def test_it_follows_a_promotion_and_loses_no_request(tmp_path: Path) -> None:
+    config, state_dir = write_config(tmp_path), tmp_path / "state"
+    shelf = shelf_of(state_dir)
+    digests = [shelf.put_model(make_model(seed)) for seed in (1, 2)]
+    write_state(state_dir, core_with(digests, 1), [])
+    with (
+        serving("-c", config) as (process, told),
+        httpx.Client(timeout=60, trust_env=False) as client,
+    ):
+        assert told["digest"] == digests[0]
+
+        def ask() -> str:
+            answer = client.post(told["predictions"], json=request(ROW)).raise_for_status()
+            digest: str = answer.json()["meta"]["tags"]["model_digest"]
+            return digest
+
+        assert {ask() for _ in range(5)} == {digests[0]}
+        write_state(state_dir, core_with(digests, 2), [])
+        wait_until(lambda: ask() == digests[1], "the new champion's answers")
+        assert {ask() for _ in range(5)} == {digests[1]}
+        then = next_told(process)
+        assert (then["digest"], then["predictions"]) == (digests[1], told["predictions"])
