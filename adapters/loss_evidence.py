@@ -42,9 +42,9 @@ class LossEvidence(msgspec.Struct, frozen=True):
     Attributes:
         labels: How many losses were looked at.
         loss: Their mean; None without labels.
-        e_explains: Largest evidence that the model explains them.
-        e_fails: Largest evidence that it does not.
-        standing: Which of the two first reached ``1 / level``; ``open``: none.
+        e_explains: Evidence that the model explains them.
+        e_fails: Evidence that it does not.
+        standing: Which of the two is ``1 / level`` or more; ``open``: none.
     """
 
     labels: int
@@ -65,7 +65,7 @@ def weigh(
     """Return what losses say of a model.
 
     Args:
-        losses: ``(n,)`` in [0, 1], in the order in which the labels came.
+        losses: ``(n,)`` in [0, 1].
         reference: Of the model; without labels the standing is always open.
         within: Rise of the mean loss that "explains" excludes.
         slack: Rise that "fails" exceeds; not above ``within``.
@@ -85,27 +85,16 @@ def weigh(
     low, high = min(MOST, loss + slack), min(MOST, loss + within)
     explains = _log_evidence(losses, high, [m * min(loss, high / 2) for m in LOWER])
     fails = _log_evidence(losses, low, [low + share * (1 - low) for share in HIGHER])
-    needed = -float(np.log(level))
-    first = [_first(path, needed) for path in (explains, fails)]
     standing: Standing = "open"
-    if min(first) < len(losses):
-        standing = "explains" if first[0] < first[1] else "fails"
-    e_explains, e_fails = (float(np.exp(min(p.max(), 700.0))) for p in (explains, fails))
+    if max(explains, fails) >= -np.log(level):
+        standing = "explains" if explains > fails else "fails"
+    e_explains, e_fails = (float(np.exp(min(value, 700.0))) for value in (explains, fails))
     return LossEvidence(len(losses), mean, e_explains, e_fails, standing)
 
 
-def _log_evidence(
-    losses: NDArray[np.float64], bound: float, bets: list[float]
-) -> NDArray[np.float64]:
-    """Return the logarithm of the mean wealth of the bets after each loss, ``(n,)``."""
+def _log_evidence(losses: NDArray[np.float64], bound: float, bets: list[float]) -> float:
+    """Return the logarithm of the mean wealth of the bets after all losses."""
     q = np.array(bets)[:, None]
     growth = np.log1p((losses[None, :] - bound) * (q - bound) / (bound * (1 - bound)))
-    wealth = np.cumsum(growth, axis=1)
-    top = wealth.max(axis=0)
-    mean: NDArray[np.float64] = top + np.log(np.exp(wealth - top).mean(axis=0))
-    return mean
-
-
-def _first(path: NDArray[np.float64], needed: float) -> int:
-    reached = path >= needed
-    return int(reached.argmax()) if reached.any() else len(path)
+    wealth = growth.sum(axis=1)
+    return float(wealth.max() + np.log(np.exp(wealth - wealth.max()).mean()))

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
+from adapters.meta_contest import Contest, contest, large_enough
 from adapters.meta_init import MetaInit
 from adapters.meta_settings import MetaTrainData, MetaTrainSettings, Progress
 from adapters.meta_training import meta_train
@@ -18,6 +19,7 @@ from pipeline import arrivals
 from pipeline.data_file import DataFile, FileRow
 from pipeline.file_examples import FileExamples, examples_of_rows
 from pipeline.fold import shelf_of
+from pipeline.meta_from_memory import FromMemory, Task, plan
 from pipeline.records import ModelsFound
 
 Tell = Callable[[str, int, int], None]
@@ -42,6 +44,8 @@ class MetaRunResult:
         left_out: Reason -> rows.
         curves: Loss over steps by algorithm.
         seconds: Wall time of the training.
+        memory: Confirmed tasks that it was trained on.
+        contest: How it did against the meta-init in force; None where there was no contest.
     """
 
     meta_init: MetaInit
@@ -53,6 +57,13 @@ class MetaRunResult:
     left_out: dict[str, int]
     curves: dict[str, tuple[tuple[int, float], ...]]
     seconds: float
+    memory: tuple[str, ...] = ()
+    contest: Contest | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Whether it is left for the daemon: nothing was in force, or it won."""
+        return self.contest is None or self.contest.wins
 
 
 @dataclass(slots=True)
@@ -74,8 +85,11 @@ def meta_run(
     champion: bool,
     tell: Tell,
     checkpoints: Path | None = None,
+    memory: FromMemory | None = None,
 ) -> MetaRunResult:
     """Train, store what came of it, and leave it for the daemon's next start.
+
+    With a memory, one that does not beat the meta-init in force is stored and not left.
 
     Args:
         file: Labelled rows; its task column names the tasks unless ``settings.ways`` is set.
@@ -85,20 +99,42 @@ def meta_run(
         champion: Whether to fit a first champion on all rows.
         tell: Told how far it is.
         checkpoints: Folder where the training keeps its state, and goes on from; None: nowhere.
+        memory: Confirmed tasks to train on as well; None: the file's alone.
 
     Raises:
         DataFileError: A cell cannot be read.
         MetaRunError: No row can be learned from.
-        MetaTrainingError: Too few tasks, divergence, or a lost worker.
+        MetaTrainingError: Too few tasks (to train on, or to judge), divergence, or a lost worker.
+        LeakError: A task or a row is in the file and in the memory.
     """
     began_s = time.monotonic()
     found, left_out = _examples(file, by_task=not settings.ways)
+    judges: tuple[Task, ...] = ()
+    remembered: tuple[str, ...] = ()
+    rows = settings.support + settings.query
+    if memory is not None:
+        divided = plan(found, memory, settings.seed)
+        found, remembered, judges = divided.found, divided.trained, divided.judges
+        if memory.old is not None:
+            large_enough(judges, rows)
     names = tuple(n for n in class_names if n) if file.task_type == "classification" else ()
     unnamed = sorted(set(found.examples.labels) - set(names))
     names = (*names, *unnamed) if names else ()
     curves = _Curves(tell)
     data = MetaTrainData(file.schema, found.examples, found.tasks, names)
     meta_init = meta_train(data, settings, curves.report, checkpoints=checkpoints)
+    outcome: Contest | None = None
+    if memory is not None and memory.old is not None:
+        tell("contest", 0, 1)
+        outcome = contest(
+            memory.old,
+            meta_init,
+            judges,
+            support=settings.support,
+            query=settings.query,
+            seed=settings.seed,
+        )
+        tell("contest", 1, 1)
     shelf = shelf_of(state_dir)
     digest = shelf.put_meta_init(meta_init)
     model_digest, losses, loss = "", tuple[float, ...](), None
@@ -115,7 +151,7 @@ def meta_run(
             champion=model_digest,
             recipe="joint",
             losses=losses,
-            meta_init=digest,
+            meta_init=digest if outcome is None or outcome.wins else "",
             recommended=meta_init.recommended,
         ),
     )
@@ -129,6 +165,8 @@ def meta_run(
         left_out=left_out,
         curves={job: tuple(points) for job, points in curves.points.items()},
         seconds=time.monotonic() - began_s,
+        memory=remembered,
+        contest=outcome,
     )
 
 
@@ -169,6 +207,16 @@ def training_record(
         "examples": result.examples,
     }
     metrics = {"seconds": result.seconds}
+    if result.memory:
+        params["memory"] = ",".join(result.memory)
+    if result.contest is not None:
+        params |= {"contest.replaces": result.contest.wins, "contest": result.contest.reason}
+        metrics |= {
+            "contest.old_loss": float(result.contest.old.mean()),
+            "contest.new_loss": float(result.contest.new.mean()),
+            "contest.p_value": result.contest.p_value,
+            "contest.tasks": float(len(result.contest.tasks)),
+        }
     for job, table in result.meta_init.validation.items():
         metrics |= _numbers(f"validation.{job}", table)
     if result.champion_loss is not None:

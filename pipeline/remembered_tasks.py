@@ -4,6 +4,7 @@ import numpy as np
 
 from adapters.input_profile import InputProfile
 from adapters.loss_evidence import Reference
+from adapters.model_file import lineage_key
 from adapters.task_memory import ConfirmedTask, KeptExamples, Signature
 from pipeline.example_buffer import Example, rows_of
 from pipeline.example_rows import examples_as_rows
@@ -20,13 +21,21 @@ def recallable(turn: Turn, name: str) -> tuple[ConfirmedTask, ...]:
 
 
 def reign(turn: Turn, name: str, until: int) -> list[Example]:
-    """Return the buffered examples that the champion answered before a position."""
+    """Return the buffered examples that the champion answered before a position.
+
+    Those of a group that it learned from are left out: they would flatter it.
+    """
     route = turn.route(name)
-    return [
+    found = [
         e
         for e in turn.state.buffers[name].since(route.champion_since_position)
         if e.version == route.champion and e.position < until
     ]
+    if all(e.group is None for e in found):
+        return found
+    keys = np.array([lineage_key(e.group or e.id) for e in found], np.uint64)
+    learned = np.isin(keys, turn.champion(name).trained_on)
+    return [e for e, known in zip(found, learned, strict=True) if not known]
 
 
 def reference_of(turn: Turn, name: str, examples: list[Example]) -> Reference:

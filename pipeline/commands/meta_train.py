@@ -32,6 +32,7 @@ from pipeline.commands.common import (
 if TYPE_CHECKING:
     from adapters.meta_settings import MetaTrainSettings
     from adapters.model_file import Architecture
+    from pipeline.meta_from_memory import FromMemory
     from pipeline.meta_run import MetaRunResult
     from pipeline.settings import Settings
 
@@ -41,7 +42,12 @@ Tasks come from a column (--task) or are drawn as N-way K-shot episodes over the
 --shots). The result waits in the state folder for the daemon's next start; MLflow gets a run and
 the meta-init as a version of NAME-meta-init, alias meta-init.
 
+With --from-memory the confirmed tasks of this model's state are learned from as well. What comes of
+it replaces the meta-init in force only where it is better on tasks that neither was trained on.
+
 Example: metadrift meta-train history.csv --label churned --task region -c metadrift.yaml
+
+Example: metadrift meta-train history.csv --label churned --task region --from-memory
 
 Example: metadrift meta-train glyphs.parquet --label glyph --ways 5 --shots 4
 
@@ -102,6 +108,9 @@ def meta_train(
         Path | None,
         typer.Option(help="Folder for the training's state: the same command goes on from it."),
     ] = None,
+    from_memory: Annotated[
+        bool, typer.Option(help="Learn from the state's confirmed tasks, too; win, or be left.")
+    ] = False,
     device: Annotated[str, typer.Option(help="Where meta-steps run: cpu, cuda.")] = "cpu",
     config: CONFIG = DEFAULT_CONFIG,
     as_json: JSON = False,
@@ -116,6 +125,8 @@ def meta_train(
         fail("--label: missing; name the column of the truth", EXIT_CONFIG)
     if ways is None and columns.task is None:
         fail("give --task COLUMN, or --ways N --shots K over the classes", EXIT_CONFIG)
+    if from_memory and ways is not None:
+        fail("--from-memory needs tasks by name; give --task instead of --ways", EXIT_CONFIG)
     from adapters.meta_init import Algorithm
     from adapters.meta_settings import MetaTrainingError, MetaTrainSettings
     from adapters.model_file import ModelFileError
@@ -150,6 +161,7 @@ def meta_train(
                 champion=wanted,
                 tell=bars.tell,
                 checkpoints=checkpoints,
+                memory=_memory(settings) if from_memory else None,
             )
     except (DataFileError, MetaRunError, MetaTrainingError, ModelFileError, ValueError) as error:
         fail(str(error), EXIT_DATA)
@@ -159,13 +171,15 @@ def meta_train(
     if as_json:
         print_json(_document(result, run, version, away))
     elif not away:
-        typer.echo(f"MLflow: run {run}, version {version} of {settings.model.name}-meta-init")
-    if not as_json and _running(settings):
+        of = f", version {version} of {settings.model.name}-meta-init" if version else ""
+        typer.echo(f"MLflow: run {run}{of}")
+    if not as_json and result.taken and _running(settings):
         typer.echo("the daemon is running: restart it to take these")
     if away:
         fail(
-            f"MLflow could not be told ({away}); the result is kept in {result.folder} and the "
-            "daemon will use it: correct registry.tracking_uri or start the server, then run this "
+            f"MLflow could not be told ({away}); the result is kept in {result.folder}"
+            + (" and the daemon will use it" if result.taken else "")
+            + ": correct registry.tracking_uri or start the server, then run this "
             "again with the same seed",
             EXIT_REGISTRY,
         )
@@ -204,6 +218,27 @@ def _has_champion(settings: "Settings") -> bool:
     )
 
 
+def _memory(settings: "Settings") -> "FromMemory":
+    """Return the state's confirmed tasks and the meta-init in force."""
+    from pipeline import arrivals
+    from pipeline.commands.state_view import core_here, glimpse_here
+    from pipeline.fold import shelf_of
+    from pipeline.meta_from_memory import FromMemory, confirmed_tasks
+
+    core = core_here(settings)
+    if core is None:
+        fail("--from-memory: the model has no state yet; run the daemon first", EXIT_CONFIG)
+    tasks = confirmed_tasks(glimpse_here(settings, 0))
+    if not tasks:
+        fail(
+            "--from-memory: no confirmed task with examples is remembered yet (see `metadrift "
+            "status`, memory.tasks and memory.examples)",
+            EXIT_DATA,
+        )
+    digest = arrivals.read(settings.state_dir).meta_init or core.meta_init
+    return FromMemory(tasks, shelf_of(settings.state_dir).meta_init(digest) if digest else None)
+
+
 def _running(settings: "Settings") -> bool:
     from pipeline.commands.state_view import daemon_runs
 
@@ -217,15 +252,30 @@ def _register(
     from pipeline.meta_run import training_record, version_record
     from pipeline.state_file import wall_s
     from pipeline.tracking_store import artifacts_folder, tracking_uri
-    from pipeline.training_registration import NotRegisteredError, register_training
+    from pipeline.training_registration import (
+        NotRegisteredError,
+        record_run,
+        register_training,
+    )
 
     at_ms = int(wall_s() * 1000)
+    training = training_record(settings.model.name, file, plan, result, at_ms)
     try:
+        if not result.taken:
+            run = record_run(
+                uri=tracking_uri(settings),
+                artifacts=artifacts_folder(settings),
+                model=settings.model.name,
+                run=training,
+                files=(),
+                timeout_s=REGISTRATION_S,
+            )
+            return run, "", ""
         run, version = register_training(
             uri=tracking_uri(settings),
             artifacts=artifacts_folder(settings),
             model=settings.model.name,
-            training=training_record(settings.model.name, file, plan, result, at_ms),
+            training=training,
             version=version_record(settings.model.name, result, at_ms),
             folder=result.folder,
             timeout_s=REGISTRATION_S,
@@ -246,8 +296,25 @@ def _document(result: "MetaRunResult", run: str, version: str, away: str) -> dic
         "champion_loss": result.champion_loss,
         "examples": result.examples,
         "left_out": result.left_out,
+        "memory": list(result.memory),
+        "contest": _contest(result),
         "seconds": round(result.seconds, 2),
         "mlflow": {"run": run, "version": version, "away": away or None},
+    }
+
+
+def _contest(result: "MetaRunResult") -> dict[str, object] | None:
+    found = result.contest
+    if found is None:
+        return None
+    return {
+        "replaces": found.wins,
+        "reason": found.reason,
+        "old_loss": float(found.old.mean()),
+        "new_loss": float(found.new.mean()),
+        "p_value": found.p_value,
+        "risk": found.risk,
+        "tasks": list(found.tasks),
     }
 
 
@@ -268,6 +335,10 @@ def _tell(result: "MetaRunResult") -> None:
                 f"  for comparison, one model of all tasks after {FINE_TUNE.steps} steps of Adam: "
                 f"{sum(losses) / len(losses):.3f}"
             )
+    if result.memory:
+        typer.echo(f"  learned from confirmed tasks, too: {', '.join(result.memory)}")
+    if result.contest is not None:
+        typer.echo(result.contest.reason)
     typer.echo(f"meta-init {result.digest[:15]}, recommended: {result.meta_init.recommended}")
     if result.champion:
         typer.echo(
