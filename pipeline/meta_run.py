@@ -204,6 +204,10 @@ def training_record(
         "ways": settings.ways,
         "seed": settings.seed,
         "max_seconds": settings.max_seconds,
+        "module": result.meta_init.architecture.path,
+        "validate_every": settings.validate_every,
+        "processes": settings.processes,
+        "device": settings.device,
         "examples": result.examples,
     }
     metrics = {"seconds": result.seconds}

@@ -138,8 +138,8 @@ def meta_train(
         plan = MetaTrainSettings(
             algorithms=cast("tuple[Algorithm, ...]", tuple(algorithms.replace(" ", "").split(","))),
             architecture=_architecture(module, module_args),
+            device=_device(device),
             validate_every=validate_every,
-            device=device,
             support=ways * shots if ways else support or max(1, settings.episode.support // 2),
             query=ways * max(1, query // ways) if ways else query,
             ways=ways or 0,
@@ -205,6 +205,19 @@ def _architecture(module: str | None, arguments: str) -> "Architecture | None":
     except ModelFileError as error:
         raise ValueError(f"--module: {error}") from error
     return found
+
+
+def _device(name: str) -> str:
+    """Return the device where it is there; ValueError says what to do where it is not."""
+    import torch
+
+    kind, _, number = name.partition(":")
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if kind not in ("cpu", "cuda") or (number and not number.isdecimal()):
+        raise ValueError(f"--device: {name!r}; use cpu, cuda or cuda:0")
+    if int(number or 0) >= there:
+        raise ValueError(f"--device: {name!r} is not here ({there} of its kind are); use cpu")
+    return name
 
 
 def _has_champion(settings: "Settings") -> bool:
