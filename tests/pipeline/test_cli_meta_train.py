@@ -18,7 +18,7 @@ from tests.pipeline.shift_files import history
 
 OPTIONS = (
     *("--label", "label", "--task", "shift", "--support", "4", "--query", "6", "--seed", "3"),
-    *("--algorithms", "anil", "--validate-every", "1", "--processes", "1", "--max-seconds", "2"),
+    *("--algorithms", "anil", "--validate-every", "1", "--processes", "1", "--max-seconds", "60"),
     *("--no-champion", "--json"),
 )
 
