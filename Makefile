@@ -35,7 +35,7 @@ check: $(VENV)/.dev ## format, lint, types, import contracts, then the tests
 faults: $(VENV)/.dev ## every call to API server, HAProxy and MLflow going wrong in every way, at every place
 	$(BIN)/python -m tests.servers.kube_servers
 	$(BIN)/python -m tests.servers.haproxy
-	METADRIFT_FAULTS=full $(BIN)/python -m pytest tests/deploy/test_seldon_kubernetes_faults.py \
+	METADRIFT_FAULTS=full $(BIN)/python -m pytest -rP tests/deploy/test_seldon_kubernetes_faults.py \
 	  tests/deploy/test_seldon_local_faults.py tests/deploy/test_mlflow_faults.py
 
 build: $(VENV)/.dev ## dist/metadrift-VERSION-py3-none-any.whl
