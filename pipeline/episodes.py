@@ -294,6 +294,10 @@ def _ask(
         request=episode.requests,
         digests={k: digest for k, (_, digest) in episode.splits.items()},
         labels={k: [e.number for e in v] for k, v in parts.items()},
+        new_classes={
+            new: sum(turn.core.classes[int(e.label)] == new for e in parts["support"])
+            for new in episode.new_classes
+        },
     )
 
 

@@ -15,7 +15,7 @@ EXIT_CLAIM = 1
 HELP = """Watch metadrift do its job: a sorting centre whose plans change without notice.
 
 Starts a broker (or uses the one in METADRIFT_KAFKA__BOOTSTRAP_SERVERS), meta-trains on 40 plans,
-runs the daemon and a producer as processes of their own, and tells a story of six chapters whose
+runs the daemon and a producer as processes of their own, and tells a story of seven chapters whose
 every claim is checked against the numbers. Leaves summary.json and timeline.png in --out.
 
 Example: metadrift demo --seed 3 --out demo-out

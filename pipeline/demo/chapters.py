@@ -24,13 +24,14 @@ class Stretch:
     """Part of the stream without a change inside.
 
     Attributes:
-        chapter: 1 to 6.
+        chapter: 1 to 7.
         name: For people.
         events: How many.
         plan: In force.
         light: Of the scanner.
         service: What labels are worth.
         announced: Whether a new-task signal says so as it begins.
+        opened: The digits that go to the new lane.
     """
 
     chapter: int
@@ -40,10 +41,11 @@ class Stretch:
     light: Light = DAYLIGHT
     service: Service = "right"
     announced: bool = False
+    opened: frozenset[int] = frozenset()
 
 
 def chapters(plans: Plans) -> tuple[Stretch, ...]:
-    """Return the whole stream: 3,750 events in 7 stretches; chapter 4 has two halves."""
+    """Return the whole stream: 5,250 events in 8 stretches; chapter 4 has two halves."""
     first, second, third = plans.first, plans.second, plans.third
     return (
         Stretch(1, "1 steady", 300, first),
@@ -53,12 +55,13 @@ def chapters(plans: Plans) -> tuple[Stretch, ...]:
         Stretch(4, "4b labels swapped", 600, second, DIM, "swapped"),
         Stretch(5, "5 the first plan returns", 600, first, DIM),
         Stretch(6, "6 a third plan, announced", 350, third, DIM, announced=True),
+        Stretch(7, "7 a lane that never was", 1500, third, DIM, opened=plans.opened),
     )
 
 
-def starts(stretches: tuple[Stretch, ...]) -> tuple[int, ...]:
-    """Return the position of each stretch's first event, and at last that of the stream's end."""
-    total, found = 0, [0]
+def starts(stretches: tuple[Stretch, ...], first: int = 0) -> tuple[int, ...]:
+    """Return the position of each stretch's first event, and at last that of their end."""
+    total, found = first, [first]
     for stretch in stretches:
         total += stretch.events
         found.append(total)

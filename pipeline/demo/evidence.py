@@ -4,10 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
 from adapters.model_file import Model
 from pipeline.demo import story
+from pipeline.demo.plans import NEW_LANE
 from pipeline.demo.record import Record
-from pipeline.demo.story import Announced, Changes, Milestones, Outcome
+from pipeline.demo.story import Announced, Changes, Milestones, Opened, Outcome
 from pipeline.messages import Decision
 from pipeline.report.report_schema import Claim
 
@@ -38,10 +41,10 @@ def spans(record: Record) -> tuple[Span, ...]:
 
 def tell(record: Record) -> list[Claim]:
     """Return every claim of the story, in order."""
-    one, two, three, noisy, swapped, five, six = spans(record)
+    one, two, three, noisy, swapped, five, six, seven = spans(record)
     four = Span(noisy.start, swapped.end)
     second, fifth = milestones(record, two), milestones(record, five)
-    announced = announcement(record, six)
+    announced, opened = announcement(record, six), new_lane(record, seven)
     suspicion = swapped_outcome(record, swapped)
     served, first, fitted = last_quarter(record)
     winner, accuracy = recipes(record, two)
@@ -70,6 +73,10 @@ def tell(record: Record) -> list[Claim]:
         story.fewer_labels(5, fifth.labels, second.labels),
         story.canary_before_labels(6, announced),
         story.fewer_stream_labels(6, announced, second.labels),
+        story.new_class_signalled(7, opened),
+        story.few_support_labels(7, opened),
+        story.new_lane_recall(7, opened),
+        story.other_lanes_kept(7, opened),
     ]
 
 
@@ -188,6 +195,64 @@ def announcement(record: Record, span: Span) -> Announced:
         promoted=_position(promotion),
         labels=None if promotion is None else promotion.labels - opened.labels,
     )
+
+
+def new_lane(record: Record, span: Span) -> Opened:
+    """Return how the lane that opens at the span's start was met.
+
+    The promotion is the span's first one of a model that names the lane.
+    """
+    within = [d for d in record.decisions if span.has(d)]
+    signalled = next((d.position for d in within if _names_the_new_lane(d)), None)
+    promotion = next(
+        (
+            d
+            for d in within
+            if d.kind == "promotion"
+            and NEW_LANE in record.models[str(d.facts["champion"])].class_names
+        ),
+        None,
+    )
+    if promotion is None:
+        return Opened(signalled)
+    after = Span(promotion.position, span.end)
+    right = 1.0 - record.served_losses()[after.start : after.end]
+    before = record.models[record.in_force(promotion.position - 1)]
+    known = 1.0 - record.losses_of(before, after.start, after.end)
+    own = np.array([lane == NEW_LANE for lane in record.script.truth[after.start : after.end]])
+    return Opened(
+        signalled,
+        promotion.position,
+        _support_of_the_new_lane(within, promotion),
+        float(right[own].mean()) if own.any() else None,
+        float(right[~own].mean()) if not own.all() else None,
+        float(known[~own].mean()) if not own.all() else None,
+    )
+
+
+def _names_the_new_lane(decision: Decision) -> bool:
+    signal = decision.facts.get("signal")
+    return (
+        decision.kind == "signal"
+        and isinstance(signal, Mapping)
+        and signal["kind"] == "new_class"
+        and f"class {NEW_LANE!r}" in str(signal["detail"])
+    )
+
+
+def _support_of_the_new_lane(decisions: Sequence[Decision], promotion: Decision) -> int | None:
+    """Return how many labels of the lane the promoted model learned from."""
+    rollout = promotion.facts["rollout"]
+    begun = next(
+        d for d in decisions if d.kind == "rollout-begun" and d.facts["rollout"] == rollout
+    )
+    asked = [
+        d
+        for d in decisions
+        if d.kind == "bake-off" and d.facts["episode"] == begun.facts["episode"]
+    ]
+    counts = asked[-1].facts["new_classes"] if asked else None
+    return counts.get(NEW_LANE) if isinstance(counts, Mapping) else None
 
 
 def _first(decisions: Sequence[Decision], kind: str) -> Decision | None:

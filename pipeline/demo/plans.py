@@ -11,6 +11,8 @@ import numpy as np
 
 DIGITS = 10
 LANES = ("A", "B")
+NEW_LANE = "C"
+"""It opens in chapter 7; no model has ever heard of it."""
 META_PLANS = 40
 LEAST_DIFFERENCE, MOST_DIFFERENCE = 4, 6
 
@@ -26,13 +28,15 @@ class Plans:
         meta: The plans of meta-training; none of the others, and no lane swap of one, is in it.
         first: In force in chapters 1 and 5; the first champion is fitted to it.
         second: In force in chapters 2 to 4.
-        third: In force in chapter 6.
+        third: In force in chapters 6 and 7.
+        opened: The digits for which the new lane opens in chapter 7, one from each lane.
     """
 
     meta: tuple[Plan, ...]
     first: Plan
     second: Plan
     third: Plan
+    opened: frozenset[int]
 
 
 def every_plan() -> list[Plan]:
@@ -44,13 +48,15 @@ def every_plan() -> list[Plan]:
     return [frozenset(chosen) for n in (3, 4, 5) for chosen in combinations(range(DIGITS), n)]
 
 
-def lane(plan: Plan, digit: int) -> str:
-    """Return the lane of a digit.
+def lane(plan: Plan, digit: int, opened: frozenset[int] = frozenset()) -> str:
+    """Return the lane of a digit; those that the new lane is opened for leave their own.
 
     >>> lane(frozenset({1, 2, 3}), 2), lane(frozenset({1, 2, 3}), 7)
     ('B', 'A')
+    >>> lane(frozenset({1, 2, 3}), 2, opened=frozenset({2, 7}))
+    'C'
     """
-    return LANES[digit in plan]
+    return NEW_LANE if digit in opened else LANES[digit in plan]
 
 
 def swapped(name: str) -> str:
@@ -93,4 +99,8 @@ def draw_plans(seed: int, meta: int = META_PLANS) -> Plans:
     second, third = follower(), follower()
     told = {first, second, third}
     told |= {frozenset(range(DIGITS)) - plan for plan in told}
-    return Plans(tuple([plan for plan in order if plan not in told][:meta]), first, second, third)
+    rng = np.random.default_rng([seed, 7])
+    lanes = (sorted(third), sorted(frozenset(range(DIGITS)) - third))
+    opened = frozenset(int(rng.choice(digits)) for digits in lanes)
+    kept = tuple([plan for plan in order if plan not in told][:meta])
+    return Plans(kept, first, second, third, opened)

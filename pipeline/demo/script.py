@@ -82,30 +82,42 @@ def write_script(seed: int) -> Script:
     half, stretches = split_images(seed).stream, chapters(draw_plans(seed))
     rng = np.random.default_rng([seed, 5])
     shown = _sheets(half, rng)
+    # Chapter 7 draws from a generator of its own: the chapters before it are the same without it.
+    before = _play(half, stretches[:-1], 0, shown, rng)
+    last = _play(half, stretches[-1:], len(before.ids), shown, np.random.default_rng([seed, 6]))
+    return Script(
+        stretches,
+        tuple(sorted(before.messages + last.messages, key=attrgetter("at_s"))),
+        before.ids + last.ids,
+        np.concatenate([before.pixels, last.pixels]),
+        before.truth + last.truth,
+        before.labelled | last.labelled,
+    )
+
+
+def _play(
+    half: Half, stretches: tuple[Stretch, ...], at: int, shown: list[int], rng: np.random.Generator
+) -> Script:
+    """Return part of the stream; its first event has position ``at``."""
     chosen = _draw_images(len(half), shown, sum(s.events for s in stretches), rng)
     messages: list[Message] = []
     ids: list[str] = []
     truth: list[str] = []
     pixels: list[Pixels] = []
-    for stretch, first in zip(stretches, starts(stretches)[:-1], strict=True):
-        images = chosen[first : first + stretch.events]
+    for stretch, first in zip(stretches, starts(stretches, at)[:-1], strict=True):
+        images = chosen[first - at : first - at + stretch.events]
         seen = scanned(half.pixels[images], stretch.light, rng)
         if stretch.announced:
             messages += _announcement(stretch, half, shown, first / RATE, rng)
         for k, image in enumerate(images.tolist(), start=first):
             ids.append(f"parcel-{k:05d}")
-            truth.append(lane(stretch.plan, int(half.digits[image])))
-            messages.append(_event(ids[k], k / RATE, half.names[image], seen[k - first]))
+            truth.append(lane(stretch.plan, int(half.digits[image]), stretch.opened))
+            messages.append(_event(ids[-1], k / RATE, half.names[image], seen[k - first]))
         pixels.append(seen)
-    labelled = _labelled(len(ids), rng)
-    messages += _labels(stretches, ids, truth, labelled, rng)
+    labelled = _labelled(at, len(ids), rng)
+    messages += _labels(stretches, at, ids, truth, labelled, rng)
     return Script(
-        stretches,
-        tuple(sorted(messages, key=attrgetter("at_s"))),
-        tuple(ids),
-        np.concatenate(pixels),
-        tuple(truth),
-        labelled,
+        stretches, tuple(messages), tuple(ids), np.concatenate(pixels), tuple(truth), labelled
     )
 
 
@@ -138,10 +150,10 @@ def _event(name: str, at_s: float, group: str, pixels: Pixels) -> Message:
     return Message(at_s, "events", name.encode(), _encode(event))
 
 
-def _labelled(events: int, rng: np.random.Generator) -> dict[int, float]:
-    """Return for one event of every five when its label is sent."""
+def _labelled(at: int, events: int, rng: np.random.Generator) -> dict[int, float]:
+    """Return for one event of every five, from position ``at`` on, when its label is sent."""
     chosen = [
-        first + int(rng.integers(min(LABEL_EVERY, events - first)))
+        at + first + int(rng.integers(min(LABEL_EVERY, events - first)))
         for first in range(0, events, LABEL_EVERY)
     ]
     return {k: k / RATE + LABEL_DELAY_S for k in chosen}
@@ -153,6 +165,7 @@ def _label(name: str, value: str, at_s: float) -> Message:
 
 def _labels(
     stretches: tuple[Stretch, ...],
+    first_position: int,
     ids: list[str],
     truth: list[str],
     labelled: dict[int, float],
@@ -164,7 +177,7 @@ def _labels(
     are sent again, corrected, those on their way go out right, and the candidate that was made
     from the wrong ones is rejected.
     """
-    at = starts(stretches)
+    at = starts(stretches, first_position)
     repaired_s = max(
         (end / RATE for s, end in zip(stretches, at[1:], strict=True) if s.service != "right"),
         default=0.0,
@@ -174,12 +187,13 @@ def _labels(
         for k in range(first, end):
             if k not in labelled:
                 continue
-            value = _service_says(stretch, truth[k], rng)
-            if labelled[k] < repaired_s and value != truth[k]:
-                found.append(_label(ids[k], value, labelled[k]))
-                found.append(_label(ids[k], truth[k], repaired_s))
+            name, right = ids[k - first_position], truth[k - first_position]
+            value = _service_says(stretch, right, rng)
+            if labelled[k] < repaired_s and value != right:
+                found.append(_label(name, value, labelled[k]))
+                found.append(_label(name, right, repaired_s))
             else:
-                found.append(_label(ids[k], truth[k], labelled[k]))
+                found.append(_label(name, right, labelled[k]))
     if repaired_s:
         found.append(_rejection(repaired_s))
     return found

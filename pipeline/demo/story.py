@@ -13,6 +13,8 @@ SHARE_OF_FITTED = 0.90
 POINTS_OVER_OTHERS = 0.05
 POINTS_LOST = 0.01
 SHARE_OF_LABELS = 0.75
+MOST_SUPPORT_LABELS = 20
+LEAST_RECALL = 0.7
 EXACT = 1e-9
 
 
@@ -79,6 +81,27 @@ class Outcome:
     weight_pct: int | None
     ended: str
     corrected: int
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How the lane that never was before was met.
+
+    Attributes:
+        signalled: Position of the new-class signal that names it, or None.
+        promoted: Position of the promotion of a model that knows it, or None.
+        support: Labels of the lane that this model learned from.
+        recall: Share of the lane's events after the promotion that were answered rightly.
+        others: The same of the other lanes' events.
+        before: What the champion before it answers rightly of those.
+    """
+
+    signalled: int | None = None
+    promoted: int | None = None
+    support: int | None = None
+    recall: float | None = None
+    others: float | None = None
+    before: float | None = None
 
 
 def nothing_promoted(chapter: int, changes: Changes) -> Claim:
@@ -240,6 +263,60 @@ def fewer_stream_labels(chapter: int, seen: Announced, before: int | None) -> Cl
         claim=f"{chapter}: promoted with fewer stream labels than chapter 2 needed",
         held=held,
         evidence=f"{_count(seen.labels)} labels against {_count(before)}",
+    )
+
+
+def new_class_signalled(chapter: int, seen: Opened) -> Claim:
+    """The lane that no model knows is signalled as a new class."""
+    return Claim(
+        claim=f"{chapter}: the new lane is signalled as a new class",
+        held=seen.signalled is not None,
+        evidence="no such signal" if seen.signalled is None else f"at event {seen.signalled}",
+    )
+
+
+def few_support_labels(chapter: int, seen: Opened) -> Claim:
+    """A model that knows the new lane is promoted, and few labels of the lane taught it."""
+    held = (
+        seen.promoted is not None
+        and seen.support is not None
+        and 0 < seen.support <= MOST_SUPPORT_LABELS
+    )
+    return Claim(
+        claim=f"{chapter}: a model that knows the new lane is promoted, from at most "
+        f"{MOST_SUPPORT_LABELS} support labels of it",
+        held=held,
+        evidence="no promotion"
+        if seen.promoted is None
+        else f"promoted at event {seen.promoted} from {seen.support} support labels of it",
+    )
+
+
+def new_lane_recall(chapter: int, seen: Opened) -> Claim:
+    """The new lane is served."""
+    return Claim(
+        claim=f"{chapter}: recall of the new lane is at least {LEAST_RECALL:.0%} after promotion",
+        held=seen.recall is not None and seen.recall >= LEAST_RECALL - EXACT,
+        evidence="no promotion, or no event of the lane after it"
+        if seen.recall is None
+        else f"{_pct(seen.recall)} of its events after the promotion",
+    )
+
+
+def other_lanes_kept(chapter: int, seen: Opened) -> Claim:
+    """The other lanes hardly pay for it."""
+    held = (
+        seen.others is not None
+        and seen.before is not None
+        and seen.others >= seen.before - POINTS_LOST - EXACT
+    )
+    return Claim(
+        claim=f"{chapter}: the other lanes lose at most 1 point",
+        held=held,
+        evidence="no promotion, or no event of them after it"
+        if seen.others is None or seen.before is None
+        else f"{_pct(seen.others)} served after the promotion against {_pct(seen.before)} of the "
+        "champion before it on the same events",
     )
 
 

@@ -7,6 +7,7 @@ from pipeline.demo.plans import (
     DIGITS,
     LANES,
     META_PLANS,
+    NEW_LANE,
     difference,
     draw_plans,
     every_plan,
@@ -49,3 +50,13 @@ def test_every_plan_uses_both_lanes() -> None:
 def test_swapping_twice_changes_nothing() -> None:
     assert [swapped(swapped(name)) for name in LANES] == list(LANES)
     assert all(swapped(name) != name for name in LANES)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEEDS)
+def test_the_new_lane_takes_one_digit_from_each_lane(seed: int) -> None:
+    plans = draw_plans(seed)
+    assert sorted(lane(plans.third, digit) for digit in plans.opened) == list(LANES)
+    lanes = [lane(plans.third, digit, plans.opened) for digit in range(DIGITS)]
+    assert lanes.count(NEW_LANE) == 2
+    assert set(LANES) < set(lanes)

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from functools import cache
 
 import msgspec
@@ -6,7 +7,7 @@ import pytest
 
 from pipeline.demo.chapters import LABEL_DELAY_S, RATE, chapters
 from pipeline.demo.images import split_images
-from pipeline.demo.plans import draw_plans, lane
+from pipeline.demo.plans import NEW_LANE, draw_plans, lane
 from pipeline.demo.script import Script, write_script
 from pipeline.messages import Control, Event, Label
 
@@ -24,17 +25,17 @@ def labels(of: Script) -> list[tuple[float, Label]]:
     ]
 
 
-def test_there_are_3750_events_in_the_chapters_of_the_story() -> None:
+def test_there_are_5250_events_in_the_chapters_of_the_story() -> None:
     by_chapter: dict[int, int] = {}
     for stretch in chapters(draw_plans(0)):
         by_chapter[stretch.chapter] = by_chapter.get(stretch.chapter, 0) + stretch.events
-    assert by_chapter == {1: 300, 2: 1000, 3: 500, 4: 1000, 5: 600, 6: 350}
-    assert len(script().ids) == len(script().truth) == len(script().pixels) == 3750
+    assert by_chapter == {1: 300, 2: 1000, 3: 500, 4: 1000, 5: 600, 6: 350, 7: 1500}
+    assert len(script().ids) == len(script().truth) == len(script().pixels) == 5250
 
 
 def test_events_come_at_their_rate_and_in_order() -> None:
     at_s = [m.at_s for m in script().messages if m.topic == "events"]
-    assert at_s == [k / RATE for k in range(3750)]
+    assert at_s == [k / RATE for k in range(5250)]
 
 
 def test_the_two_halves_never_meet() -> None:
@@ -57,12 +58,12 @@ def test_truth_is_the_plans_in_force() -> None:
     for stretch, first, end in zip(script().stretches, starts, starts[1:], strict=False):
         for k in range(first, end):
             event = msgspec.json.decode(events[k].value, type=Event)
-            assert script().truth[k] == lane(stretch.plan, digit[str(event.group)])
+            assert script().truth[k] == lane(stretch.plan, digit[str(event.group)], stretch.opened)
 
 
 def test_a_fifth_of_the_labels_comes_late_and_exactly_one_of_every_five() -> None:
     labelled = script().labelled
-    assert sorted(k // 5 for k in labelled) == list(range(750))
+    assert sorted(k // 5 for k in labelled) == list(range(1050))
     assert all(at == pytest.approx(k / RATE + LABEL_DELAY_S) for k, at in labelled.items())
 
 
@@ -109,6 +110,31 @@ def test_the_announcement_brings_two_of_every_digit_at_the_plans_first_event() -
     events = [m for m in script().messages if m.topic == "events"]
     shown_as_events = {msgspec.json.decode(m.value, type=Event).group for m in events}
     assert not shown_as_events & {x.group for _, x in notices}
+
+
+def test_the_new_lane_opens_in_chapter_seven_alone() -> None:
+    truth, begins = script().truth, script().starts[7]
+    assert NEW_LANE not in truth[:begins]
+    share = truth[begins:].count(NEW_LANE) / len(truth[begins:])
+    assert 0.15 < share < 0.25  # two digits of ten
+    sent = [at_s for at_s, label in labels(script()) if label.label == NEW_LANE]
+    assert min(sent) >= begins / RATE + LABEL_DELAY_S
+
+
+def test_the_last_chapter_changes_nothing_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    shorter = (*chapters(draw_plans(0))[:-1], replace(chapters(draw_plans(0))[-1], events=5))
+    monkeypatch.setattr("pipeline.demo.script.chapters", lambda plans: shorter)
+    other, begins = write_script(0), script().starts[7]
+    assert len(other.ids) == begins + 5
+    assert np.array_equal(other.pixels[:begins], script().pixels[:begins])
+    before = [[m for m in s.messages if m.key in told(s)] for s in (other, script())]
+    assert before[0] == before[1]
+
+
+def told(of: Script) -> set[bytes]:
+    """Keys of the records that are about events before chapter 7, and of the announcement."""
+    last = {name.encode() for name in of.ids[of.starts[7] :]}
+    return {m.key for m in of.messages} - last
 
 
 def test_the_seed_changes_images_noise_and_label_choice() -> None:

@@ -16,11 +16,11 @@ from adapters.meta_settings import MetaTrainSettings
 from adapters.meta_training import meta_train
 from benchmarks.demo_simulation import simulate
 from pipeline.demo.config import demo_config
-from pipeline.demo.evidence import spans, tell
+from pipeline.demo.evidence import new_lane, spans, tell
 from pipeline.demo.images import split_images
 from pipeline.demo.learning import fitted_to, meta_examples
 from pipeline.demo.live_view import LiveView, Look, render
-from pipeline.demo.plans import draw_plans
+from pipeline.demo.plans import NEW_LANE, draw_plans
 from pipeline.demo.record import Record
 from pipeline.demo.summary import draw, report_of
 from pipeline.report.report_schema import decode_report, encode_report, report_json_schema
@@ -38,14 +38,14 @@ def record() -> Record:
 
 def test_every_event_is_answered_and_every_label_joined() -> None:
     assert None not in record().answers
-    assert record().counts["labels"] == 750
+    assert record().counts["labels"] == 1050
     assert record().counts["corrected_labels"] > 50
     assert record().counts.get("dead_letters", 0) == 0
 
 
 def test_every_claim_is_told_with_evidence() -> None:
     claims = tell(record())
-    assert [c.claim[0] for c in claims] == list("1222233444445566")
+    assert [c.claim[0] for c in claims] == list("12222334444455667777")
     assert all(c.evidence for c in claims)
     assert claims[0].held  # a steady stream needs no meta-init
 
@@ -71,7 +71,7 @@ def test_the_champion_in_force_answers_between_rollouts() -> None:
 
 
 def test_the_live_view_shows_the_last_decisions() -> None:
-    seen = Look("2 a new plan", 500, 3750, 50.0, 0.9, 0.5, "watching", record().decisions[:5])
+    seen = Look("2 a new plan", 500, 5250, 50.0, 0.9, 0.5, "watching", record().decisions[:5])
     console = Console(width=120, record=True, file=StringIO())
     console.print(render(seen))
     text = console.export_text()
@@ -81,3 +81,21 @@ def test_the_live_view_shows_the_last_decisions() -> None:
         view.show(seen)
     lines = console.export_text().splitlines()
     assert sum("episode-opened" in line for line in lines) <= 1
+
+
+def test_the_new_lane_is_told_from_what_was_served_after_the_promotion() -> None:
+    opened, span = new_lane(record(), spans(record())[-1]), spans(record())[-1]
+    assert opened.signalled is not None and opened.promoted is not None
+    assert span.start < opened.signalled < opened.promoted < span.end
+    after = range(opened.promoted, span.end)
+    own = [record().answers[k] == NEW_LANE for k in after if record().script.truth[k] == NEW_LANE]
+    assert opened.recall == np.mean(own)
+    assert NEW_LANE in record().models[record().in_force(span.end)].class_names
+    assert NEW_LANE not in record().models[record().in_force(opened.promoted - 1)].class_names
+    sent = [m for m in record().script.messages if m.topic == "labels"]
+    first = {m.key: msgspec.json.decode(m.value)["label"] for m in reversed(sent)}
+    by_number = [first[key] for key in dict.fromkeys(m.key for m in sent)]
+    asked = [d for d in record().decisions if d.kind == "bake-off" and d.facts["new_classes"]]
+    made = [d for d in asked if d.position <= opened.promoted][-1].facts["labels"]
+    assert isinstance(made, dict)
+    assert opened.support == [by_number[n] for n in made["support"]].count(NEW_LANE) > 0

@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 
 from pipeline.demo import story
-from pipeline.demo.story import Announced, Changes, Milestones, Outcome
+from pipeline.demo.story import Announced, Changes, Milestones, Opened, Outcome
 
 QUIET = Changes()
 ANSWERED = Milestones(461, 781, 801, 801, 957, 99, "maml")
 PAUSED = Outcome("suspect", 0, "rejected", 129)
 TOLD = Announced(canary_ms=1000, first_label_ms=1500, promoted=3570, labels=33)
+OPENED = Opened(3971, 4711, support=20, recall=0.7, others=0.94, before=0.95)
 
 
 def test_nothing_promoted() -> None:
@@ -105,3 +106,27 @@ def test_fewer_stream_labels() -> None:
     assert not story.fewer_stream_labels(6, TOLD, 33).held
     assert not story.fewer_stream_labels(6, replace(TOLD, promoted=None), 34).held
     assert not story.fewer_stream_labels(6, TOLD, None).held
+
+
+def test_new_class_signalled() -> None:
+    assert story.new_class_signalled(7, OPENED).held
+    assert not story.new_class_signalled(7, replace(OPENED, signalled=None)).held
+
+
+def test_few_support_labels() -> None:
+    assert story.few_support_labels(7, OPENED).held
+    for support in (21, 0, None):
+        assert not story.few_support_labels(7, replace(OPENED, support=support)).held
+    assert not story.few_support_labels(7, replace(OPENED, promoted=None)).held
+
+
+def test_new_lane_recall() -> None:
+    assert story.new_lane_recall(7, OPENED).held
+    assert not story.new_lane_recall(7, replace(OPENED, recall=0.699)).held
+    assert not story.new_lane_recall(7, replace(OPENED, recall=None)).held
+
+
+def test_other_lanes_kept() -> None:
+    assert story.other_lanes_kept(7, OPENED).held
+    assert not story.other_lanes_kept(7, replace(OPENED, others=0.939)).held
+    assert not story.other_lanes_kept(7, replace(OPENED, before=None)).held
