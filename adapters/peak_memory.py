@@ -8,7 +8,6 @@ that has not run before also loads libraries, which counts: run it once, then me
 """
 
 import ctypes
-import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +37,6 @@ class Measured(Generic[T]):
 
 def measured(work: Callable[[], T], clock: Callable[[], float]) -> Measured[T]:
     """Do the work and return it with its time and peak memory; not to be nested."""
-    gc.collect()
     before = _start_counting()
     began = clock()
     result = work()

@@ -35,7 +35,7 @@ from tests.adapters.lanes import (
     plans,
 )
 
-FEW = EvaluationSettings(shots=(2,), episodes=4, query=20, validation_episodes=2, joint_steps=300)
+FEW = EvaluationSettings(shots=(2,), episodes=4, query=20, validation_episodes=1, joint_steps=300)
 NUMBERS = 8
 SCHEMA = FeatureSchema((Feature("x", "tensor", (NUMBERS,)),))
 
@@ -124,10 +124,10 @@ def test_curves_targets_and_choices_are_there() -> None:
         (name, shots) for shots in (1, 2) for name in ("joint_fine_tuned", "last_fine_tuned")
     ]
     for tuning in found().fine_tuning:
-        assert tuning.episodes == 2 and tuning.lr > 0 and 1 <= tuning.steps <= 100
+        assert tuning.episodes == 1 and tuning.lr > 0 and 1 <= tuning.steps <= 100
         assert score(tuning.recipe, tuning.shots).curve[-1].steps == tuning.steps
     for chosen in found().support_weights:
-        assert chosen.episodes == 2 and chosen.weight in SUPPORT_WEIGHTS
+        assert chosen.episodes == 1 and chosen.weight in SUPPORT_WEIGHTS
     costs = {cost.recipe: cost for cost in found().training_costs}
     assert list(costs) == ["joint_frozen", "last_fine_tuned", POOLED]
     assert all(cost.seconds == 1 and cost.peak_bytes is not None for cost in costs.values())
@@ -161,7 +161,7 @@ def test_regression_is_judged_by_its_error() -> None:
     keys = data.examples.keys + np.uint64(1_000_000)
     shifted = replace(data, examples=replace(data.examples, keys=keys))
     split = TaskSplit.with_test(shifted, ["line-14", "line-15"], ["line-13"])
-    lines = meta_evaluate(split, line_init(), replace(FEW, shots=(4,), episodes=4))
+    lines = meta_evaluate(split, line_init(), replace(FEW, shots=(4,), episodes=2))
     assert lines.metric == "mean_absolute_error"
     assert {s.recipe for s in lines.scores} == {"maml", "reptile", *BASELINES} - {"prototypes"}
     assert [s.score for s in lines.scores] == sorted(s.score for s in lines.scores)
@@ -180,7 +180,7 @@ def test_a_start_that_diverges_loses_and_says_why() -> None:
     broken = replace(
         init, starts={**init.starts, "reptile": replace(init.starts["reptile"], step_sizes=wild)}
     )
-    lost = meta_evaluate(split, broken, replace(FEW, episodes=2))
+    lost = meta_evaluate(split, broken, replace(FEW, episodes=2, joint_steps=50))
     (one,) = (s for s in lost.scores if s.recipe == "reptile")
     assert (one.failed, one.score, one.seconds, one.peak_bytes) == (2, 0.0, None, None)
     assert one.failure.startswith("DivergedError: weights are not finite")

@@ -88,7 +88,7 @@ def test_json_and_mlflow_away(tmp_path: Path) -> None:
         app,
         [
             *("meta-evaluate", str(past), "--label", "gate", "--task", "hall", "--features", "x"),
-            *("--test-fraction", "0.25", "--shots", "1", *QUICK, "--json"),
+            *("--test-fraction", "0.25", "--shots", "1", *QUICK, "--episodes", "1", "--json"),
             *("-c", str(config), "--out", str(tmp_path / "out")),
         ],
     )
