@@ -7,15 +7,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from adapters.model_file import lineage_key
 from adapters.task_memory import TaskMemory
 from pipeline.records import ModelsFound
+from pipeline.remembered_tasks import reign
 from pipeline.report.decision_rows import read_decisions, rows_of_decisions
 from pipeline.settings import ConfigError
 from pipeline.state_file import glimpse
 from pipeline.status import status_of
+from pipeline.turn import Turn
 from tests.pipeline.loop_driver import Loop
 from tests.pipeline.loop_inputs import quick_settings
-from tests.pipeline.small_worlds import first, second, third
+from tests.pipeline.small_worlds import features, first, second, third
 
 FEW = {"deadline_labels": 150}
 
@@ -152,6 +155,35 @@ def test_a_forced_episode_always_has_its_bake_off(tmp_path: Path) -> None:
         assert loop.kinds().count("bake-off") == 1
         assert tasks(loop) == [], "no label came after it that could say anything"
         assert loop.outcomes() == ["frozen wins"]
+
+
+def test_a_reference_leaves_out_the_groups_that_its_model_learned_from(tmp_path: Path) -> None:
+    """Eighty groups come again and again: on its support's the champion would look too good."""
+    with Loop(quick_settings(tmp_path)) as loop:
+        rng = np.random.default_rng(3)
+        for start in range(0, 900, 20):
+            concept = first if start < 200 else second
+            rows = loop.generator.rows(20)
+            events = [
+                {"id": f"e{start + i}", "features": features(r), "group": f"g{rng.integers(80)}"}
+                for i, r in enumerate(rows)
+            ]
+            labels = [{"id": f"e{start + i}", "label": concept(r)} for i, r in enumerate(rows)]
+            loop.poll(events, labels)
+            if loop.route.champion == 2 and loop.route.champion_since_position < start - 60:
+                break
+        state, shelf = loop.fold.state, loop.fold.shelf
+        turn = Turn(loop.settings, shelf.model, shelf.result, state)
+        answered = [
+            e
+            for e in state.buffers["*"].since(loop.route.champion_since_position)
+            if e.version == 2
+        ]
+        found = reign(turn, "*", state.window.next)
+        learned = set(shelf.model(state.core.versions[2].digest).trained_on.tolist())
+        fresh = [e for e in answered if lineage_key(e.group or e.id) not in learned]
+        assert [e.id for e in found] == [e.id for e in fresh]
+        assert 0 < len(found) < len(answered)
 
 
 def test_status_shows_what_is_remembered_and_decided(tmp_path: Path) -> None:
