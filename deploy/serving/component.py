@@ -54,6 +54,7 @@ class ServedModel:
         """Count feedback; Seldon's runtime makes a Feedback message of it, over HTTP too."""
         from seldon_core.utils import feedback_to_json, json_to_seldon_message
 
+        _check_worth(feedback)
         self.server.feedback(feedback_to_json(feedback), feedback.reward)
         return json_to_seldon_message({"meta": {"tags": {"model_version": self.server.version}}})
 
@@ -78,6 +79,17 @@ def _arm_of_request() -> str | None:
     return request.headers.get(ARM_HEADER) if has_request_context() else None
 
 
+def _check_worth(feedback: Any) -> None:
+    """Refuse feedback that says nothing: in a Feedback message a missing reward looks like 0."""
+    from flask import has_request_context
+    from seldon_core.flask_utils import get_request
+
+    if not has_request_context() or feedback.HasField("truth"):
+        return
+    if "reward" not in get_request():
+        raise RequestError("reward is missing; send a finite number, 0 too")
+
+
 def error_pages() -> "Blueprint":
     """Return the handlers that give each kind of error its status, in Seldon's form."""
     from flask import Blueprint, jsonify
@@ -97,6 +109,11 @@ def error_pages() -> "Blueprint":
     @pages.app_errorhandler(json.JSONDecodeError)
     def no_json(error: json.JSONDecodeError) -> "ResponseReturnValue":
         return answer(f"the request is no JSON: {error}", 400, "MICROSERVICE_BAD_DATA")
+
+    @pages.app_errorhandler(RecursionError)
+    def too_deep(error: RecursionError) -> "ResponseReturnValue":
+        # An answer of 500 would also take the candidate out of the router's hands.
+        return answer("the request nests too deeply; send flat rows", 400, "MICROSERVICE_BAD_DATA")
 
     @pages.app_errorhandler(NotReadyError)
     def not_ready(error: NotReadyError) -> "ResponseReturnValue":

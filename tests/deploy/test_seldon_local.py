@@ -35,6 +35,8 @@ from tests.servers.serving import serving_python_for_tests
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
+ANSWERED = b'{"response": {"meta": {"tags": {"model_version": "1-a"}}}}'
+DEEP = b'{"jsonData": ' + b"[" * 9000
 PATIENCE_S = 240.0
 CLIENT_S = 120.0
 
@@ -140,10 +142,13 @@ def test_a_version_answers_over_http_as_it_does_in_this_process(
         ("POST", "/predict", b'{"jsonData": {"age": "x"}}', 400, "feature 'age' is 'x'"),
         ("POST", "/predict", b'{"data": {"tensor": {"shape": [0]}}}', 400, "data.names"),
         ("POST", "/predict", b"[[[", 400, "JSON"),
+        ("POST", "/predict", DEEP, 400, "nests too deeply"),
         ("POST", "/api/v1.0/feedback", b'{"reward": 1}', 400, "response.meta.tags"),
         ("POST", "/api/v1.0/feedback", b'{"reward": "much"}', 400, "reward"),
+        ("POST", "/api/v1.0/feedback", ANSWERED, 400, "reward is missing"),
         ("DELETE", "/predict", b"", 405, "not allowed"),
     ],
+    ids=lambda value: "deep" if value is DEEP else None,
 )
 def test_bad_requests_come_back_with_the_reason(
     backend: LocalBackend, method: str, path: str, content: bytes, status: int, words: str
@@ -293,9 +298,15 @@ def test_steps_under_load_lose_nothing_and_hold_their_share(backend: LocalBacken
 
 
 def test_a_stable_server_and_a_router_that_die_come_back(backend: LocalBackend) -> None:
-    converge(backend, Traffic("1-a"))
-    os.killpg(backend.processes()["1-a"].pid, signal.SIGKILL)
-    converge(backend, Traffic("1-a"), until=lambda seen: seen.observed is None)
+    traffic = Traffic("1-a", "2-b", 25)
+    converge(backend, traffic)
+    with Load(backend.router.url) as load:
+        load.wait_for_answers(50)
+        os.killpg(backend.processes()["1-a"].pid, signal.SIGKILL)
+        converge(backend, traffic, until=lambda seen: seen.observed is None)
+        converge(backend, traffic)
+        assert load.wait_for_answers(100)["stable"] > 0
+    load.nothing_is_lost()
     converge(backend, Traffic("1-a"))
     url, pid = backend.router.url, backend.router.pid
     assert pid is not None
