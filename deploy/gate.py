@@ -94,8 +94,7 @@ def judge_holdout(
         return GateResult(Verdict.INCONCLUSIVE, 0, n_min, 0.0, 0.0, 0, 0, 1.0, none, False)
     gains = champion - candidate
     wins, losses = int((gains > 0).sum()), int((gains < 0).sum())
-    zero_one = bool(np.isin(gains, (-1.0, 0.0, 1.0)).all())
-    p_value = mcnemar_p(wins, losses) if zero_one else sign_flip_p(gains)
+    p_value = paired_p(gains)
     before, after = float(champion.mean()), float(candidate.mean())
     not_above = float(gains.sum()) >= 0.0
     numbers = (
@@ -131,6 +130,20 @@ def _incomparable(
     if overlap > 0:
         return f"{overlap} holdout rows are in the training lineage of a compared model"
     return None
+
+
+def paired_p(gains: NDArray[np.float64]) -> float:
+    """Return the one-sided p-value of "on average there is no gain" from ``gains`` ``(n,)``.
+
+    McNemar's exact test where all are differences of 0/1 losses, else the sign-flip test. Of the
+    gains turned round it is the p-value of "there is no harm".
+
+    >>> paired_p(np.array([1.0, 1.0, 0.0, 1.0])), paired_p(-np.array([1.0, 1.0, 0.0, 1.0]))
+    (0.125, 1.0)
+    """
+    if np.isin(gains, (-1.0, 0.0, 1.0)).all():
+        return mcnemar_p(int((gains > 0).sum()), int((gains < 0).sum()))
+    return sign_flip_p(gains)
 
 
 def mcnemar_p(wins: int, losses: int) -> float:

@@ -1,6 +1,7 @@
 """What an episode's holdout says of its candidate; values alone, nothing is decided here."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from pipeline.answers import answers_of
 from pipeline.core_state import Candidate, Episode
 from pipeline.example_buffer import Example, rows_of
 from pipeline.label_values import loss_of
-from pipeline.new_class_episode import loss_risen
+from pipeline.new_class_episode import KnownClasses, known_classes
 from pipeline.turn import Turn
 
 
@@ -60,22 +61,26 @@ def _holdout_losses(
     return (ours, theirs), examples
 
 
-def harm_to_known_classes(turn: Turn, name: str, episode: Episode, candidate: Candidate) -> str:
-    """Say by how much too much the loss on the champion's classes rises; empty: it does not."""
+def on_known_classes(
+    turn: Turn, name: str, episode: Episode, candidate: Candidate
+) -> KnownClasses | None:
+    """Judge a candidate for new classes on the champion's own; None where no class is new."""
     if not episode.new_classes:
-        return ""
+        return None
     (ours, theirs), examples = _holdout_losses(turn, name, candidate)
-    rise, n = loss_risen(turn, name, ours, theirs, examples)
-    bound = turn.settings.rollout.acceptable_harm
-    if n and rise <= bound:
-        return ""
-    if not n:
-        return "no holdout label is of a class that the champion knows"
-    return f"on {n} labels of known classes the loss rises by {rise:.3f}, more than {bound:g}"
+    names = turn.champion(name).class_names
+    known = np.array([turn.core.classes[int(e.label)] in names for e in examples], bool)
+    return known_classes(
+        ours[known],
+        theirs[known],
+        acceptable=turn.settings.rollout.acceptable_harm,
+        risk=turn.settings.gate.risk,
+    )
 
 
-def gate_facts(gate: GateResult) -> dict[str, object]:
+def gate_facts(gate: GateResult, known: KnownClasses | None = None) -> dict[str, object]:
     """Return a look at the holdout as JSON-able facts."""
+    told = {} if known is None else {"known_classes": asdict(known)}
     return {
         "n": gate.n,
         "n_min": gate.n_min,
@@ -83,4 +88,5 @@ def gate_facts(gate: GateResult) -> dict[str, object]:
         "candidate_loss": gate.candidate_mean,
         "p_value": gate.p_value,
         "may_enter_canary": gate.may_enter_canary,
+        **told,
     }

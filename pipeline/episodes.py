@@ -23,8 +23,8 @@ from pipeline.core_state import Candidate, Episode, EpisodeKind, Request
 from pipeline.episode_holdout import (
     examples_of,
     gate_facts,
-    harm_to_known_classes,
     holdout_verdict,
+    on_known_classes,
 )
 from pipeline.example_split import digest_of, split_by_time
 from pipeline.new_class_episode import PROTOTYPES, fewest, new_classes_due, split_new_classes
@@ -425,15 +425,15 @@ def _gate(turn: Turn, name: str, episode: Episode) -> None:
         last = max(candidate.holdout)
         candidate.holdout += [e.number for e in newer if e.number > last]
     gate, losses = holdout_verdict(turn, name, candidate)
-    harm = harm_to_known_classes(turn, name, episode, candidate)
     late = episode.kind == "announced" or overdue(turn, episode)
     if gate.verdict is Verdict.INCONCLUSIVE and not late:
         return
-    enters = not harm and (
+    known = on_known_classes(turn, name, episode, candidate)
+    enters = (known is None or not known.harmed) and (
         gate.verdict is Verdict.PASS
         or (gate.verdict is Verdict.INCONCLUSIVE and gate.may_enter_canary)
     )
-    reason = f"{gate.reason}; {harm}" if harm else gate.reason
+    reason = gate.reason if known is None else f"{gate.reason}; {known.reason}"
     turn.decide(
         "gate",
         name,
@@ -442,7 +442,7 @@ def _gate(turn: Turn, name: str, episode: Episode) -> None:
         recipe=candidate.recipe,
         verdict=gate.verdict.value,
         enters_canary=enters,
-        gate=gate_facts(gate),
+        gate=gate_facts(gate, known),
     )
     if not enters:
         end_episode(turn, name, "rejected by the gate", reason, gate)

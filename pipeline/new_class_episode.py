@@ -5,12 +5,13 @@ error keeps no drift from being acted on.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deploy.gate import paired_p
 from detectors.signals import Signal
-from pipeline.example_buffer import Example
 from pipeline.example_split import Split
 from pipeline.turn import Turn
 
@@ -105,22 +106,53 @@ def split_new_classes(turn: Turn, name: str, cut: int, new: Sequence[str]) -> Sp
     return Split(*(tuple(sorted(parts[part])) for part in PARTS))
 
 
-def loss_risen(
-    turn: Turn,
-    name: str,
-    champion: NDArray[np.float64],
-    candidate: NDArray[np.float64],
-    examples: Sequence[Example],
-) -> tuple[float, int]:
-    """Return by how much the mean loss on the champion's classes rises, and on how many examples.
+@dataclass(frozen=True, slots=True)
+class KnownClasses:
+    """How a candidate that names new classes does on those that the champion names.
+
+    Attributes:
+        n: Holdout labels of them.
+        rise: By how much the mean loss on those rises.
+        p_value: Of the exact one-sided test of "it does not rise"; 1 without labels.
+        harmed: Whether that refuses the candidate.
+        reason: In words.
+    """
+
+    n: int
+    rise: float
+    p_value: float
+    harmed: bool
+    reason: str
+
+
+def known_classes(
+    champion: NDArray[np.float64], candidate: NDArray[np.float64], *, acceptable: float, risk: float
+) -> KnownClasses:
+    """Judge a candidate on holdout labels of the classes that the champion names.
+
+    It is refused where the loss rises by more than is acceptable and by more than chance explains:
+    one that does them no harm is refused with a chance of at most ``risk``, however few labels
+    there are. Without any label it is refused, too: nothing then speaks for it.
 
     Args:
-        turn: The state.
-        name: Route.
         champion: Its losses, ``(n,)``.
-        candidate: Its losses, ``(n,)``.
-        examples: Whose losses they are.
+        candidate: Its losses on the same labels, ``(n,)``.
+        acceptable: Rise of the mean loss that needs no proof.
+        risk: Chance of refusing a candidate that does no harm.
     """
-    known = turn.champion(name).class_names
-    ours = np.array([turn.core.classes[int(e.label)] in known for e in examples], bool)
-    return (float((candidate - champion)[ours].mean()) if ours.any() else 0.0), int(ours.sum())
+    n = len(champion)
+    if not n:
+        nothing = "no holdout label is of a class that the champion knows"
+        return KnownClasses(0, 0.0, 1.0, harmed=True, reason=nothing)
+    rises = candidate - champion
+    rise, p_value = float(rises.mean()), paired_p(rises)
+    words = f"on {n} labels of known classes the loss rises by {rise:.3f}"
+    if rise <= acceptable:
+        return KnownClasses(
+            n, rise, p_value, harmed=False, reason=f"{words}, at most {acceptable:g}"
+        )
+    harmed = p_value <= risk
+    why = "and than chance explains" if harmed else "but no more than chance may explain"
+    sign = "<=" if harmed else ">"
+    reason = f"{words}, more than {acceptable:g} {why}: p={p_value:.3g} {sign} {risk:g}"
+    return KnownClasses(n, rise, p_value, harmed, reason)
