@@ -11,6 +11,7 @@ from pipeline.messages import Control
 from pipeline.records import RegistryNews
 from pipeline.rollout_again import retry, undo
 from pipeline.rollouts import command
+from pipeline.routing import MOST_ANNOUNCED, announce_beside
 from pipeline.turn import Turn
 
 COMMANDS_REMEMBERED = 200
@@ -86,6 +87,9 @@ def _announce(turn: Turn, control: Control, route: RouteCore, time_ms: int) -> N
         raise VerbError("new-task: give `task` and the ids of its labelled `examples`")
     if len(set(control.examples)) != len(control.examples):
         raise VerbError("new-task: an example id is given twice; name each once")
+    if turn.core.routing is not None and control.life == "beside":
+        _announce_beside(turn, control, control.task, control.examples)
+        return
     if control.life == "beside" and (route.episode is not None or route.rollout is not None):
         raise VerbError(
             "new-task: the old task lives on (beside) and an episode or rollout for it is in "
@@ -112,6 +116,21 @@ def _announce(turn: Turn, control: Control, route: RouteCore, time_ms: int) -> N
     episode = open_episode(turn, control.route, "announced", signal)
     episode.task, episode.life = control.task, control.life
     episode.example_ids = list(control.examples)
+
+
+def _announce_beside(turn: Turn, control: Control, task: str, examples: list[str]) -> None:
+    """Let a task that lives beside the others have its own route; nothing is interrupted."""
+    most = min(turn.settings.routes.examples, MOST_ANNOUNCED)
+    if len(examples) > most:
+        raise VerbError(
+            f"new-task: {len(examples)} examples; routes.examples keeps {most} of a task"
+        )
+    if not announce_beside(turn, task, examples, turn.state.window.next):
+        raise VerbError(
+            f"new-task: no route for task {task[:40]!r}: its name is empty, '*' or too long, or "
+            f"routes.most ({turn.settings.routes.most}) tasks have one"
+        )
+    turn.core.count("signals_announced")
 
 
 def _force(turn: Turn, control: Control, route: RouteCore) -> None:

@@ -200,6 +200,42 @@ class RouteCore(msgspec.Struct):
     new_class_tried: dict[str, int] = {}
 
 
+class RouteRequest(msgspec.Struct):
+    """A task's own weights that the worker is asked for.
+
+    Attributes:
+        number: Counts these requests of the model, from 1.
+        task: Whose.
+        recipe: How they are to be made.
+        support: Label numbers.
+        holdout: Label numbers, newer or of other groups.
+        own: Digest of the answer that holds the weights the task has now; empty: none.
+    """
+
+    number: int
+    task: str
+    recipe: str
+    support: list[int]
+    holdout: list[int]
+    own: str
+
+
+class Routing(msgspec.Struct):
+    """What all routes of tasks share.
+
+    Attributes:
+        asked: Requests so far.
+        waiting: Requests that wait for the worker, oldest first; bounded.
+        open: How many routes serve their own weights.
+        announced: Task of each announced example; bounded, the oldest first.
+    """
+
+    asked: int = 0
+    waiting: list[RouteRequest] = []
+    open: int = 0
+    announced: dict[str, str] = {}
+
+
 class OffsetMark(msgspec.Struct):
     """Where the partitions stood when ``position`` events had been scored."""
 
@@ -234,6 +270,7 @@ class Core(msgspec.Struct):
         commands: Ids of the last commands, each carried out once.
         packets: Digest of the review packet by episode, the last ones.
         routes: Per route.
+        routing: What the routes of tasks share; None without ``model.route_by``.
     """
 
     state_id: str = ""
@@ -259,6 +296,7 @@ class Core(msgspec.Struct):
     commands: list[str] = []
     packets: dict[int, str] = {}
     routes: dict[str, RouteCore] = msgspec.field(default_factory=lambda: {ONE_ROUTE: RouteCore()})
+    routing: Routing | None = None
 
     def count(self, name: str, by: int = 1) -> None:
         """Add to a counter."""

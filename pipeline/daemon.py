@@ -49,7 +49,7 @@ IDLE_BEFORE_TICK_S = 1.0
 LOOK_S = 1.0
 COMMIT_RETRY_S = 0.5
 
-FIXED_SETTINGS = ("model.task_type",)
+FIXED_SETTINGS = ("model.task_type", "model.route_by")
 """Settings that a state cannot outlive."""
 
 
@@ -189,13 +189,7 @@ class Daemon:
         if known is not None:
             before = msgspec.json.decode(known)
             changed = {k: [before.get(k), v] for k, v in now.items() if before.get(k) != v}
-            fatal = sorted(set(changed) & set(FIXED_SETTINGS))
-            if fatal:
-                raise StateError(
-                    f"{fatal[0]} is {now[fatal[0]]!r}, but the state in "
-                    f"{self.settings.state_dir} was made with {before.get(fatal[0])!r}: change it "
-                    "back, or set state_dir to a new folder"
-                )
+            refuse_fixed(changed, self.settings.state_dir)
             if changed:
                 self._log.warning("settings changed since the last start", changed=changed)
         self._file.remember(
@@ -351,3 +345,22 @@ class Daemon:
         if self._ready.is_set():
             return 200, "text/plain", b"ready\n"
         return 503, "text/plain", b"not ready: starting or standing by\n"
+
+
+def refuse_fixed(changed: dict[str, list[object]], state_dir: Path) -> None:
+    """Refuse a change of a setting that the state cannot outlive.
+
+    Args:
+        changed: By dotted key, what the state was made with and what is set now.
+        state_dir: Of the state.
+
+    Raises:
+        StateError: There is such a change; names key, values and fix.
+    """
+    fatal = sorted(set(changed) & set(FIXED_SETTINGS))
+    if fatal:
+        before, now = changed[fatal[0]]
+        raise StateError(
+            f"{fatal[0]} is {now!r}, but the state in {state_dir} was made with {before!r}: "
+            "change it back, or set state_dir to a new folder"
+        )

@@ -16,8 +16,19 @@ from pipeline.engine_state import EngineState
 from pipeline.episodes import advance_episode, bake_off_done
 from pipeline.labelling import join_labels, join_waiting
 from pipeline.recording import mark_offsets, register
-from pipeline.records import BakeOffDone, Input, ModelsFound, Outcome, Poll, RegistryNews, Tick
+from pipeline.records import (
+    BakeOffDone,
+    Input,
+    ModelsFound,
+    Outcome,
+    Poll,
+    RegistryNews,
+    RouteAdapted,
+    Tick,
+)
 from pipeline.rollouts import advance_rollouts
+from pipeline.route_answer import RouteModels
+from pipeline.routing import route_adapted
 from pipeline.scoring import score_events
 from pipeline.settings import Settings
 from pipeline.signals import reconsider
@@ -41,11 +52,12 @@ class Engine:
     ) -> None:
         self.settings = settings
         self._models, self._results = models, results
+        self.own_models = RouteModels(models, results, settings.routes.in_memory)
         self._codec = Codec(settings.kafka.max_message_bytes)
 
     def step(self, state: EngineState, happened: Input) -> Outcome:
         """Update ``state`` in place; return what is to be published and done."""
-        turn = Turn(self.settings, self._models, self._results, state)
+        turn = Turn(self.settings, self._models, self._results, state, self.own_models)
         match happened:
             case Poll():
                 self._poll(turn, happened)
@@ -53,6 +65,8 @@ class Engine:
                 state.core.time_ms = max(state.core.time_ms, happened.now_ms)
             case BakeOffDone():
                 bake_off_done(turn, happened)
+            case RouteAdapted():
+                route_adapted(turn, happened)
             case RegistryNews():
                 review(turn, happened)
             case ModelsFound():

@@ -8,13 +8,14 @@ import msgspec
 from adapters.task_memory import TaskMemory
 from deploy.embedded import EmbeddedBackend
 from deploy.rollout import Traffic, desired_traffic
-from pipeline.core_state import Core, decode_core, encode_core
+from pipeline.core_state import Core, Routing, decode_core, encode_core
 from pipeline.example_buffer import Example, ExampleBuffer
 from pipeline.join_window import JoinWindow, ScoredRows
 from pipeline.records import Outcome
 from pipeline.route_monitors import RouteMonitors
 from pipeline.settings import Settings
 from pipeline.state_file import TASK_MEMORY, Changes
+from pipeline.task_routes import TaskRoutes
 
 if TYPE_CHECKING:
     from pipeline.state_file import StateFile
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
 class EngineState:
     """The small document, the join window, and buffer, monitors and task memory per route."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, file: "StateFile | None" = None) -> None:
         self.core = Core()
+        if settings.model.route_by is not None:
+            self.core.routing = Routing()
+        self.task_routes = TaskRoutes(settings, file)
         self.window = JoinWindow(settings.join.window_events, settings.join.early_labels)
         self.buffers = {
             r: ExampleBuffer(settings.episode.buffer_examples) for r in self.core.routes
@@ -68,6 +72,7 @@ class EngineState:
             effects=outcome.effects,
             decisions=[msgspec.json.encode(d, order="deterministic") for d in outcome.decisions],
         )
+        self.task_routes.write(changes)
         for route, memory in self.memories.items():
             if memory is not self._written[route]:
                 changes.monitors[route, TASK_MEMORY] = memory.pack()
@@ -82,7 +87,7 @@ class EngineState:
 
 def load_state(settings: Settings, file: "StateFile") -> EngineState:
     """Return the committed state; a new one when nothing was committed yet."""
-    state = EngineState(settings)
+    state = EngineState(settings, file)
     document = file.core()
     if document is None:
         return state
@@ -93,13 +98,14 @@ def load_state(settings: Settings, file: "StateFile") -> EngineState:
         window.restore_label(position, label)
     for event_id, label in file.early_labels():
         window.early[event_id] = label
-    for route, packed in file.examples():
-        state.buffers[route].restore(Example.unpack(packed))
-    for (route, name), snapshot in file.monitors().items():
-        if name == TASK_MEMORY:
-            state.restore_memory(route, TaskMemory.unpack(snapshot))
-            continue
-        state.monitors[route].restore(name, snapshot, committed=True)
+    for route in state.core.routes:
+        for packed in file.examples(route):
+            state.buffers[route].restore(Example.unpack(packed))
+        for name, snapshot in file.monitors(route).items():
+            if name == TASK_MEMORY:
+                state.restore_memory(route, TaskMemory.unpack(snapshot))
+                continue
+            state.monitors[route].restore(name, snapshot, committed=True)
     for name, monitors in state.monitors.items():
         champion = state.core.versions.get(state.core.routes[name].champion)
         monitors.prime_lost(champion.losses if champion else [])

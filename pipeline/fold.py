@@ -10,9 +10,13 @@ from pipeline.engine import Engine
 from pipeline.engine_state import EngineState, load_state
 from pipeline.journal import ReadRanges, read_entry, write_entry
 from pipeline.model_shelf import ModelShelf
-from pipeline.records import BakeOffDone, Input, Outcome
+from pipeline.records import BakeOffDone, Input, Outcome, RouteAdapted
+from pipeline.route_answer import build_route_request, shelve_answer
 from pipeline.settings import Settings
 from pipeline.state_file import StateFile
+
+FOR_A_TASK = 0
+"""In a request's key, the place of the episode: episodes are counted from 1."""
 
 Publish = Callable[[Outcome, EngineState], None]
 """Hands a step's messages out before the step is committed; raises when it cannot."""
@@ -51,23 +55,38 @@ class Fold:
         return outcome
 
     def request(self) -> tuple[tuple[int, int], bytes] | None:
-        """Return the bake-off that the state asks for, with its key, if any."""
-        episode = wanted(self.state)
-        if episode is None or episode.request is None:
+        """Return the bake-off that the state asks for, with its key, if any; episodes go first."""
+        state = self.state
+        episode = wanted(state)
+        if episode is not None and episode.request is not None:
+            route = next(n for n, r in state.core.routes.items() if r.episode is episode)
+            request = build_request(self.settings, state, self.shelf, route)
+            return (episode.number, episode.request.number), request
+        routing = state.core.routing
+        if routing is None or not routing.waiting:
             return None
-        route = next(n for n, r in self.state.core.routes.items() if r.episode is episode)
-        request = build_request(self.settings, self.state, self.shelf, route)
-        return (episode.number, episode.request.number), request
+        first, own = routing.waiting[0], self.engine.own_models
+        request = build_route_request(self.settings, state, self.shelf, own, first)
+        return (FOR_A_TASK, first.number), request
 
-    def answer(self, answer: Answer) -> BakeOffDone:
+    def answer(self, answer: Answer) -> BakeOffDone | RouteAdapted:
         """Put a worker's answer on the shelf and return it as an input."""
         episode, request = answer.key
+        if episode == FOR_A_TASK:
+            return self._about_a_task(request, answer)
         if answer.error:
             return BakeOffDone(episode, request, "", answer.error)
         for result in decode_results(answer.result):
             if result.model is not None:
                 self.shelf.put_model(result.model)
         return BakeOffDone(episode, request, self.shelf.put_result(answer.result))
+
+    def _about_a_task(self, number: int, answer: Answer) -> RouteAdapted:
+        routing = self.state.core.routing
+        asked = [r for r in routing.waiting if r.number == number] if routing else []
+        if answer.error or not asked:
+            return RouteAdapted(number, "", answer.error or "nobody waits for it any more")
+        return RouteAdapted(number, shelve_answer(self.state, self.shelf, asked[0], answer.result))
 
 
 def refold(

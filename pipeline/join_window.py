@@ -6,6 +6,7 @@ block at a time. Within the window a repeated id is recognised; an event that le
 label is counted as evicted.
 """
 
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,35 @@ STABLE, CANDIDATE, FORMER = 0, 1, 2
 
 
 @dataclass(frozen=True, slots=True)
+class Routed:
+    """Which task n events were of, and what the task's own weights said.
+
+    Attributes:
+        tasks: Task per row, or None.
+        serials: Number of the task's weights that answered, (n,) int32; 0 where none did.
+        answers: Their class number or value, (n,) float64; NaN where none did.
+    """
+
+    tasks: list[str | None]
+    serials: NDArray[np.int32]
+    answers: NDArray[np.float64]
+
+    def part(self, low: int, high: int) -> "Routed":
+        """Return rows ``low`` to ``high`` (exclusive)."""
+        return Routed(self.tasks[low:high], self.serials[low:high], self.answers[low:high])
+
+    def pack(self) -> tuple[list[str | None], bytes, bytes]:
+        """Return the rows as they go to the state file."""
+        return self.tasks, self.serials.tobytes(), self.answers.tobytes()
+
+    @classmethod
+    def unpack(cls, packed: tuple[list[str | None], bytes, bytes]) -> "Routed":
+        """Read what ``pack`` wrote."""
+        tasks, serials, answers = packed
+        return cls(tasks, np.frombuffer(serials, np.int32), np.frombuffer(answers, np.float64))
+
+
+@dataclass(frozen=True, slots=True)
 class ScoredRows:
     """n consecutive scored events.
 
@@ -37,6 +67,7 @@ class ScoredRows:
         answers: Class number or value per arm, (n, 3) float64; NaN where none.
         served: Arm whose answer was served, (n,) uint8.
         weights: Percent of answers that were the candidate's when each was scored, (n,) uint8.
+        routed: The rows' tasks; None without ``model.route_by``.
     """
 
     start: int
@@ -48,6 +79,7 @@ class ScoredRows:
     answers: NDArray[np.float64]
     served: NDArray[np.uint8]
     weights: NDArray[np.uint8]
+    routed: Routed | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -64,10 +96,12 @@ class ScoredRows:
             self.answers[low:high],
             self.served[low:high],
             self.weights[low:high],
+            None if self.routed is None else self.routed.part(low, high),
         )
 
     def pack(self) -> bytes:
         """Return the rows as bytes, for the state file."""
+        routed = () if self.routed is None else (self.routed.pack(),)
         return msgspec.msgpack.encode(
             (
                 self.start,
@@ -81,6 +115,7 @@ class ScoredRows:
                 np.ascontiguousarray(self.answers).tobytes(),
                 np.ascontiguousarray(self.served).tobytes(),
                 np.ascontiguousarray(self.weights).tobytes(),
+                *routed,
             )
         )
 
@@ -99,6 +134,7 @@ class ScoredRows:
             answers,
             served,
             weights,
+            *routed,
         ) = msgspec.msgpack.decode(packed)
         n = len(ids)
         return cls(
@@ -114,12 +150,16 @@ class ScoredRows:
             np.frombuffer(answers, np.float64).reshape(n, 3),
             np.frombuffer(served, np.uint8),
             np.frombuffer(weights, np.uint8),
+            Routed.unpack(routed[0]) if routed else None,
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """One label with the event it belongs to, as that event was at prediction time."""
+    """One label with the event it belongs to, as that event was at prediction time.
+
+    ``serial`` and ``own`` are of the task's own weights: 0 and NaN where none answered.
+    """
 
     position: int
     id: str
@@ -129,6 +169,9 @@ class Joined:
     answers: tuple[float, float, float]
     served: int
     weight_pct: int
+    task: str | None = None
+    serial: int = 0
+    own: float = math.nan
 
 
 class JoinWindow:
@@ -226,7 +269,8 @@ class JoinWindow:
         part, i = self._find(position)
         self._labels[position] = label
         self.labelled.append((position, label))
-        v, a = part.versions[i], part.answers[i]
+        v, a, routed = part.versions[i], part.answers[i], part.routed
+        task = () if routed is None else _of_task(routed, i)
         return Joined(
             position,
             part.ids[i],
@@ -236,7 +280,13 @@ class JoinWindow:
             (float(a[0]), float(a[1]), float(a[2])),
             int(part.served[i]),
             int(part.weights[i]),
+            *task,
         )
+
+    def task_at(self, position: int) -> str | None:
+        """Return the task of the event at ``position``, or None."""
+        part, i = self._find(position)
+        return None if part.routed is None else part.routed.tasks[i]
 
     def restore_label(self, position: int, label: float) -> None:
         """Record a label without recording a change (at load)."""
@@ -299,4 +349,19 @@ def _merged(parts: Sequence[ScoredRows]) -> ScoredRows:
         np.concatenate([p.answers for p in parts]),
         np.concatenate([p.served for p in parts]),
         np.concatenate([p.weights for p in parts]),
+        _merged_tasks([p.routed for p in parts if p.routed is not None]),
     )
+
+
+def _merged_tasks(parts: Sequence[Routed]) -> Routed | None:
+    if not parts:
+        return None
+    return Routed(
+        [t for p in parts for t in p.tasks],
+        np.concatenate([p.serials for p in parts]),
+        np.concatenate([p.answers for p in parts]),
+    )
+
+
+def _of_task(routed: Routed, i: int) -> tuple[str | None, int, float]:
+    return routed.tasks[i], int(routed.serials[i]), float(routed.answers[i])

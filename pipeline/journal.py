@@ -5,7 +5,15 @@ from typing import assert_never
 
 import msgspec
 
-from pipeline.records import BakeOffDone, Input, ModelsFound, Poll, RegistryNews, Tick
+from pipeline.records import (
+    BakeOffDone,
+    Input,
+    ModelsFound,
+    Poll,
+    RegistryNews,
+    RouteAdapted,
+    Tick,
+)
 
 Range = tuple[str, str, int, int, int]
 """(stream, topic, partition, first offset, last offset)."""
@@ -19,7 +27,7 @@ def write_entry(happened: Input) -> bytes:
     match happened:
         case Poll():
             entry = ("poll", happened.ranges(), happened.host_ms)
-        case Tick() | BakeOffDone() | RegistryNews() | ModelsFound():
+        case Tick() | BakeOffDone() | RouteAdapted() | RegistryNews() | ModelsFound():
             return msgspec.msgpack.encode((_NAMES[type(happened)], msgspec.to_builtins(happened)))
         case _:
             assert_never(happened)
@@ -42,9 +50,10 @@ def read_entry(entry: bytes, read: ReadRanges) -> Input:
     raise ValueError(f"journal entry of unknown kind {name!r}")
 
 
-_NAMES: dict[type[Tick | BakeOffDone | RegistryNews | ModelsFound], str] = {
+_NAMES: dict[type[Tick | BakeOffDone | RouteAdapted | RegistryNews | ModelsFound], str] = {
     Tick: "tick",
     BakeOffDone: "bake-off",
+    RouteAdapted: "route",
     RegistryNews: "registry",
     ModelsFound: "models",
 }

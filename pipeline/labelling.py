@@ -11,6 +11,12 @@ from pipeline.join_window import CANDIDATE, FORMER, NO_MODEL, STABLE, Joined
 from pipeline.label_values import LabelError, label_value, loss_of
 from pipeline.messages import Event, Label
 from pipeline.records import Chunk
+from pipeline.routing import (
+    announced_task,
+    correct_example,
+    judge_route,
+    take_example,
+)
 from pipeline.signals import raise_signals
 from pipeline.turn import Turn
 
@@ -94,6 +100,14 @@ def _correct(turn: Turn, event_id: str, value: float) -> None:
         return
     turn.core.count("corrected_labels")
     buffer.correct(event_id, value)
+    if turn.core.routing is not None:
+        correct_example(turn, _task_of(turn, event_id), event_id, value)
+
+
+def _task_of(turn: Turn, event_id: str) -> str | None:
+    position = turn.state.window.position_of(event_id)
+    task = None if position is None else turn.state.window.task_at(position)
+    return task or announced_task(turn, event_id)
 
 
 def _own_features(turn: Turn, label: Label, value: float) -> None:
@@ -103,20 +117,20 @@ def _own_features(turn: Turn, label: Label, value: float) -> None:
         _correct(turn, label.id, value)
         return
     rows = turn.champion(ONE_ROUTE).schema.parse(label.features or {})
-    buffer.add(
-        Example(
-            number=turn.core.labels,
-            position=turn.state.window.next,
-            id=label.id,
-            group=label.group,
-            label=value,
-            numbers=rows.numbers[0],
-            categories=rows.categories[0] if rows.categories else (),
-            version=NO_MODEL,
-            answer=float("nan"),
-            own_features=True,
-        )
+    example = Example(
+        number=turn.core.labels,
+        position=turn.state.window.next,
+        id=label.id,
+        group=label.group,
+        label=value,
+        numbers=rows.numbers[0],
+        categories=rows.categories[0] if rows.categories else (),
+        version=NO_MODEL,
+        answer=float("nan"),
+        own_features=True,
     )
+    buffer.add(example)
+    take_example(turn, announced_task(turn, label.id), example)
     turn.core.labels += 1
     turn.core.count("labels_with_features")
 
@@ -124,24 +138,33 @@ def _own_features(turn: Turn, label: Label, value: float) -> None:
 def _first_label(turn: Turn, joined: Joined) -> None:
     core, route = turn.core, turn.route(ONE_ROUTE)
     rows, i = turn.state.window.row(joined.position)
-    turn.state.buffers[ONE_ROUTE].add(
-        Example(
-            number=core.labels,
-            position=joined.position,
-            id=joined.id,
-            group=joined.group,
-            label=joined.label,
-            numbers=np.array(rows.numbers[i]),
-            categories=rows.categories[i] if rows.categories else (),
-            version=joined.versions[STABLE],
-            answer=joined.answers[STABLE],
-            own_features=False,
-        )
+    example = Example(
+        number=core.labels,
+        position=joined.position,
+        id=joined.id,
+        group=joined.group,
+        label=joined.label,
+        numbers=np.array(rows.numbers[i]),
+        categories=rows.categories[i] if rows.categories else (),
+        version=joined.versions[STABLE],
+        answer=joined.answers[STABLE],
+        own_features=False,
     )
+    if not joined.serial:
+        turn.state.buffers[ONE_ROUTE].add(example)
     core.labels += 1
     core.count("labels")
     scale = turn.champion(ONE_ROUTE).loss_scale
     losses = [loss_of(turn, scale, answer, joined.label) for answer in joined.answers]
+    if joined.serial:
+        own = loss_of(turn, scale, joined.own, joined.label)
+        core.count("served_labelled")
+        core.served_loss += own
+        judge_route(turn, joined, own, losses[STABLE])
+    if core.routing is not None:
+        take_example(turn, joined.task or announced_task(turn, joined.id), example)
+    if joined.serial:
+        return  # the fall-back is watched where it serves
     arm = CANDIDATE if joined.served == CANDIDATE else STABLE
     core.count("served_labelled")
     core.served_loss += losses[arm]

@@ -31,6 +31,13 @@ TOTALS = {
     "signals_new_class": "Signals of an unseen class.",
     "signals_new_task": "Signals of an unseen task.",
     "signals_announced": "Announced tasks.",
+    "events_by_routes": "Events answered by their task's own weights.",
+    "events_beyond_routes": "Events of tasks for which there is no room.",
+    "routes_opened": "Tasks that got their first own weights.",
+    "routes_renewed": "Later own weights of a task.",
+    "routes_closed": "Times a task fell back because its own weights lost.",
+    "route_tries": "Own weights tried.",
+    "route_tries_lost": "Of them not better.",
     "episodes": "Episodes opened.",
     "rollouts": "Rollouts begun.",
     "decisions": "Decisions recorded.",
@@ -112,6 +119,15 @@ class Metrics:
             [*names, "route"],
             registry=self.registry,
         )
+        self._routes = Gauge(
+            "metadrift_task_routes", "Tasks that have a route.", names, registry=self.registry
+        )
+        self._open_routes = Gauge(
+            "metadrift_task_routes_open",
+            "Tasks served by their own weights.",
+            names,
+            registry=self.registry,
+        )
         self._outbox = Gauge(
             "metadrift_outbox_effects",
             "Effects that wait to be carried out.",
@@ -173,6 +189,8 @@ class Metrics:
         self._early.labels(model).set(len(state.window.early))
         self._outbox.labels(model).set(outbox)
         self._registry_up.labels(model).set(registry_up)
+        self._routes.labels(model).set(len(state.task_routes))
+        self._open_routes.labels(model).set(core.routing.open if core.routing else 0)
         for name, route in core.routes.items():
             self._buffer.labels(model, name).set(len(state.buffers[name]))
             self._champion.labels(model, name).set(route.champion)

@@ -70,6 +70,21 @@ class BakeOffDone:
 
 
 @dataclass(frozen=True, slots=True)
+class RouteAdapted:
+    """The worker answered about a task's own weights, or failed.
+
+    Attributes:
+        number: Of the request.
+        digest: Digest of the stored answer; empty after a failure.
+        error: Why there is no answer.
+    """
+
+    number: int
+    digest: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class RegistryNews:
     """What was seen in the registry.
 
@@ -114,7 +129,7 @@ class ModelsFound:
     state_id: str = ""
 
 
-Input: TypeAlias = Poll | Tick | BakeOffDone | RegistryNews | ModelsFound
+Input: TypeAlias = Poll | Tick | BakeOffDone | RouteAdapted | RegistryNews | ModelsFound
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from pipeline.label_values import LabelError, label_value
 from pipeline.messages import Event
 from pipeline.messages import Prediction as PredictionMessage
 from pipeline.records import Chunk
+from pipeline.routing import OwnAnswers, score_tasks
 from pipeline.signals import raise_signals
 from pipeline.turn import Turn
 
@@ -146,6 +147,7 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
     if ours is not None:
         stable = turn.model(route.champion)
         serving[STABLE] = (ours, stable.class_names, core.versions[route.champion].name)
+    own = score_tasks(turn, events, rows, start)
     rollout = route.rollout
     candidate = turn.rollout_arm(ONE_ROUTE)
     if rollout is not None and candidate is not None:
@@ -157,6 +159,8 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
         if weight:
             salt = f"{turn.settings.rollout.salt}/{rollout.id}"
             upstream = np.array([e.prediction is not None for e in events])
+            if own is not None:  # a task's own weights answer: no arm of this route does
+                upstream |= own.routed.serials > 0
             backend = turn.state.backends[ONE_ROUTE]
             served[:] = backend.serves_candidate([e.id for e in events], salt) & ~upstream
             weights[~upstream] = weight
@@ -180,15 +184,17 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
             answers,
             served,
             weights,
+            None if own is None else own.routed,
         )
     )
     core.count("events", n)
     raise_signals(turn, ONE_ROUTE, alarms)
-    monitors = turn.state.monitors[ONE_ROUTE]
-    for position, event in enumerate(events, start):
-        if event.task is not None:
-            raise_signals(turn, ONE_ROUTE, monitors.saw_task(event.task, position))
-    _publish(turn, events, served, serving)
+    if own is None:
+        monitors = turn.state.monitors[ONE_ROUTE]
+        for position, event in enumerate(events, start):
+            if event.task is not None:
+                raise_signals(turn, ONE_ROUTE, monitors.saw_task(event.task, position))
+    _publish(turn, events, served, serving, own)
 
 
 def _score_stable(
@@ -234,7 +240,9 @@ def _publish(
     events: list[Event],
     served: NDArray[np.uint8],
     serving: dict[int, Serving],
+    own: OwnAnswers | None,
 ) -> None:
+    by_task = {} if own is None else own.served
     out = turn.outcome.predictions
     tables = {
         arm: (
@@ -248,6 +256,9 @@ def _publish(
     for i, event in enumerate(events):
         if event.prediction is not None:
             continue
+        if i in by_task:
+            out.append((event.id.encode("utf-8", "surrogatepass"), _own_answer(event, by_task[i])))
+            continue
         arm = int(served[i])
         answer, proba, names, version = tables[arm]
         message = PredictionMessage(
@@ -259,3 +270,19 @@ def _publish(
             proba=None if proba is None else dict(zip(names, proba[i], strict=True)),
         )
         out.append((event.id.encode("utf-8", "surrogatepass"), _encode(message)))
+
+
+def _own_answer(event: Event, said: tuple[str, str, Prediction, int, tuple[str, ...]]) -> bytes:
+    task, version, prediction, k, names = said
+    p = prediction
+    message = PredictionMessage(
+        id=event.id,
+        prediction=p.labels[k] if p.labels else float(p.values[k]),
+        model_version=version,
+        arm="stable",
+        route=task,
+        proba=None
+        if p.proba is None
+        else dict(zip(names, np.round(p.proba[k].astype(np.float64), 6).tolist(), strict=True)),
+    )
+    return _encode(message)

@@ -34,6 +34,8 @@ class ModelSettings(Section):
     """Keys state, consumer group, metrics and the registered model in MLflow."""
     task_type: Literal["classification", "regression"] = "classification"
     """Whether labels are classes or numbers."""
+    route_by: Literal["task"] | None = None
+    """task: each task may have its own adapted weights; null: one model for all."""
 
 
 class TopicSettings(Section):
@@ -224,6 +226,30 @@ class MemorySettings(Section):
     """Labelled examples kept of each task, for `meta-train --from-memory`."""
 
 
+class RoutesSettings(Section):
+    """Own weights for tasks, with `model.route_by: task`."""
+
+    most: int = Field(10_000, ge=1, le=1_000_000)
+    """Tasks that may have a route; later ones are counted and served by the fall-back."""
+    in_memory: int = Field(256, ge=1)
+    """Routes kept in memory; the least recently used ones are only on disk."""
+    support: int = Field(20, ge=1)
+    """Fewest labels of a task to adapt on."""
+    holdout: int = Field(10, ge=3)
+    """Labels of a task, the newest, that say whether its own weights are better."""
+    examples: int = Field(120, ge=4, le=2000)
+    """Recent labelled examples kept of each task."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.support + self.holdout > self.examples:
+            raise ValueError(
+                f"examples ({self.examples}) is smaller than support + holdout "
+                f"({self.support + self.holdout}); raise it"
+            )
+        return self
+
+
 class GateSettings(Section):
     """What the holdout must show before a candidate may serve anything."""
 
@@ -342,6 +368,7 @@ class Settings(BaseSettings):
     trigger: TriggerSettings = TriggerSettings()
     episode: EpisodeSettings = EpisodeSettings()
     memory: MemorySettings = MemorySettings()
+    routes: RoutesSettings = RoutesSettings()
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
     registry: RegistrySettings = RegistrySettings()
@@ -372,6 +399,7 @@ class Settings(BaseSettings):
     def state_facts(self) -> dict[str, object]:
         """Return, by dotted key, what the state depends on (no addresses, ports or logs)."""
         kept = self.model_dump(mode="json", include=set(STATE_SECTIONS))
+        del kept["routes"]["in_memory"]  # what is in memory decides nothing
         return {
             f"{section}.{key}": value
             for section, values in kept.items()
@@ -384,7 +412,9 @@ class Settings(BaseSettings):
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-STATE_SECTIONS = ("model", "join", "detect", "trigger", "episode", "memory", "gate", "rollout")
+STATE_SECTIONS = (
+    *("model", "join", "detect", "trigger", "episode", "memory", "routes", "gate", "rollout"),
+)
 
 
 def load_settings(path: Path) -> Settings:

@@ -25,6 +25,8 @@ FORMAT = 1
 
 LEASE_S = 10.0
 """An owner that has not been heard of for this long may be replaced."""
+BUSIEST = 5
+"""Routes of tasks that a reader is shown by name: those with the most labels."""
 TASK_MEMORY = "task-memory"
 """Name of a route's task memory among its monitors' rows."""
 
@@ -40,6 +42,8 @@ CREATE TABLE label (position INTEGER PRIMARY KEY, label REAL NOT NULL);
 CREATE TABLE early_label (number INTEGER PRIMARY KEY, id TEXT UNIQUE, label REAL NOT NULL);
 CREATE TABLE example (route TEXT, number INTEGER, example BLOB NOT NULL,
     PRIMARY KEY (route, number)) WITHOUT ROWID;
+CREATE TABLE route (route TEXT PRIMARY KEY, labels INTEGER NOT NULL, open INTEGER NOT NULL,
+    document BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (number INTEGER PRIMARY KEY, entry BLOB NOT NULL);
 CREATE TABLE outbox (number INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, kind TEXT NOT NULL,
     payload BLOB NOT NULL);
@@ -78,6 +82,7 @@ class Changes:
         early_removed: Ids.
         examples: (route, number, example) written.
         examples_removed: (route, number).
+        routes: (task, labels, whether it is open, document) written.
         effects: Appended to the outbox.
         decisions: Appended to the decisions table, JSON.
     """
@@ -91,6 +96,7 @@ class Changes:
     early_removed: list[str] = field(default_factory=list)
     examples: list[tuple[str, int, bytes]] = field(default_factory=list)
     examples_removed: list[tuple[str, int]] = field(default_factory=list)
+    routes: list[tuple[str, int, bool, bytes]] = field(default_factory=list)
     effects: list[Effect] = field(default_factory=list)
     decisions: list[bytes] = field(default_factory=list)
 
@@ -118,6 +124,11 @@ class StateFile:
             if not known:
                 for statement in TABLES.split(";"):
                     self._db.execute(statement)
+            elif not self._db.execute(
+                "SELECT 1 FROM sqlite_master WHERE name='route'"
+            ).fetchone():  # made by a release without routes
+                self._db.execute(next(s for s in TABLES.split(";") if "TABLE route " in s))
+            if not known:
                 self._set_meta("format", str(FORMAT))
                 self._set_meta("model", model)
         found = self.meta()
@@ -245,6 +256,7 @@ class StateFile:
             db.executemany(
                 "DELETE FROM example WHERE route = ? AND number = ?", changes.examples_removed
             )
+            db.executemany("INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)", changes.routes)
             db.executemany(
                 "INSERT OR IGNORE INTO outbox (key, kind, payload) VALUES (?, ?, ?)",
                 [(e.key, e.kind, msgspec.json.encode(e.payload)) for e in changes.effects],
@@ -262,10 +274,25 @@ class StateFile:
         row = self._db.execute("SELECT document FROM core").fetchone()
         return None if row is None else bytes(row[0])
 
-    def monitors(self) -> dict[tuple[str, str], bytes]:
-        """Return the monitors' snapshots."""
-        found = self._db.execute("SELECT route, name, snapshot FROM monitor")
-        return {(route, name): bytes(snapshot) for route, name, snapshot in found}
+    def monitors(self, route: str) -> dict[str, bytes]:
+        """Return the snapshots of a route's monitors by name."""
+        found = self._db.execute("SELECT name, snapshot FROM monitor WHERE route = ?", (route,))
+        return {name: bytes(snapshot) for name, snapshot in found}
+
+    def route_names(self) -> list[str]:
+        """Return the tasks that have a row, in order."""
+        return [name for (name,) in self._db.execute("SELECT route FROM route ORDER BY route")]
+
+    def route(self, task: str) -> bytes:
+        """Return the document of a task's route.
+
+        Raises:
+            KeyError: It has no row.
+        """
+        row = self._db.execute("SELECT document FROM route WHERE route = ?", (task,)).fetchone()
+        if row is None:
+            raise KeyError(task)
+        return bytes(row[0])
 
     def scored(self) -> Iterator[bytes]:
         """Yield the join window's runs of rows, oldest first."""
@@ -280,12 +307,12 @@ class StateFile:
         """Yield the labels whose event has not come, oldest first."""
         yield from self._db.execute("SELECT id, label FROM early_label ORDER BY number")
 
-    def examples(self) -> Iterator[tuple[str, bytes]]:
-        """Yield (route, example), oldest first."""
-        for route, packed in self._db.execute(
-            "SELECT route, example FROM example ORDER BY route, number"
+    def examples(self, route: str) -> Iterator[bytes]:
+        """Yield the examples of a route, oldest first."""
+        for (packed,) in self._db.execute(
+            "SELECT example FROM example WHERE route = ? ORDER BY number", (route,)
         ):
-            yield route, bytes(packed)
+            yield bytes(packed)
 
     def journal(self) -> Iterator[bytes]:
         """Yield what happened, in order."""
@@ -367,6 +394,8 @@ class Glimpse:
     outbox: int
     owner: tuple[int, str, int, float] | None
     memories: dict[str, bytes]
+    tasks: int
+    busiest: list[tuple[str, int, bool]]
 
 
 def glimpse(path: Path, decisions: int = 20) -> Glimpse:
@@ -390,7 +419,18 @@ def glimpse(path: Path, decisions: int = 20) -> Glimpse:
             int(db.execute("SELECT count(*) FROM outbox").fetchone()[0]),
             tuple(owner) if owner else None,
             memories_in(db),
+            *_routes_in(db),
         )
+
+
+def _routes_in(db: sqlite3.Connection) -> tuple[int, list[tuple[str, int, bool]]]:
+    if not db.execute("SELECT 1 FROM sqlite_master WHERE name='route'").fetchone():
+        return 0, []  # made by a release without routes
+    (known,) = db.execute("SELECT count(*) FROM route").fetchone()
+    top = db.execute(
+        "SELECT route, labels, open FROM route ORDER BY labels DESC, route LIMIT ?", (BUSIEST,)
+    )
+    return int(known), [(task, labels, bool(is_open)) for task, labels, is_open in top]
 
 
 def memories_in(db: sqlite3.Connection) -> dict[str, bytes]:

@@ -14,6 +14,7 @@ from pipeline.records import ModelsFound
 from pipeline.settings import Settings
 from pipeline.state_file import FORMAT, LEASE_S, Glimpse, StateError
 from pipeline.status_document import (
+    BusyRoute,
     EpisodeStatus,
     HistoryStatus,
     OwnerState,
@@ -22,6 +23,7 @@ from pipeline.status_document import (
     RolloutStatus,
     RouteStatus,
     Status,
+    TaskRoutesStatus,
     VersionStatus,
 )
 
@@ -77,6 +79,7 @@ def status_of(
             name: _route(settings, core, route, seen.memories.get(name, b""))
             for name, route in core.routes.items()
         },
+        task_routes=_task_routes(core, seen),
         versions=[
             VersionStatus(name=v.name, recipe=v.recipe, episode=v.episode, registered=v.registered)
             for v in core.versions.values()
@@ -87,6 +90,17 @@ def status_of(
         risk=risk_status(settings, core),
         outbox=seen.outbox,
         decisions=[msgspec.json.decode(d, type=Decision) for d in seen.decisions],
+    )
+
+
+def _task_routes(core: Core, seen: Glimpse) -> TaskRoutesStatus | None:
+    if core.routing is None:
+        return None
+    return TaskRoutesStatus(
+        tasks=seen.tasks,
+        open=core.routing.open,
+        waiting=len(core.routing.waiting),
+        busiest=[BusyRoute(task=t, labels=n, open=o) for t, n, o in seen.busiest],
     )
 
 

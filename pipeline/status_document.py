@@ -152,6 +152,36 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
     ended: RolloutStatus | None
 
 
+class BusyRoute(msgspec.Struct, frozen=True, kw_only=True):
+    """The route of one task.
+
+    Attributes:
+        task: Its name.
+        labels: Labels of its events so far.
+        open: Whether its own weights serve it; else the fall-back does.
+    """
+
+    task: str
+    labels: int
+    open: bool
+
+
+class TaskRoutesStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The routes of tasks.
+
+    Attributes:
+        tasks: Tasks that have one.
+        open: Tasks served by their own weights.
+        waiting: Tries that wait for the worker.
+        busiest: Those with the most labels, a few.
+    """
+
+    tasks: int
+    open: int
+    waiting: int
+    busiest: list[BusyRoute]
+
+
 class VersionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A model version.
 
@@ -199,6 +229,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         ignored_features: Names in events that the feature schema does not have, and how often.
         positions: Next offset by ``topic/partition``.
         routes: By name.
+        task_routes: Routes of tasks; null without ``model.route_by``.
         versions: Every model version.
         meta_init: Digest of the meta-learned start; empty when there is none.
         waiting_champion: Digest of a first champion that the next start takes; empty: none.
@@ -219,6 +250,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     ignored_features: dict[str, int]
     positions: dict[str, int]
     routes: dict[str, RouteStatus]
+    task_routes: TaskRoutesStatus | None
     versions: list[VersionStatus]
     meta_init: str
     waiting_champion: str

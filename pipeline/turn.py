@@ -14,6 +14,10 @@ from pipeline.records import Effect, EffectKind, Outcome
 from pipeline.settings import Settings
 
 
+def _no_models(answer: str) -> Model:
+    raise KeyError(answer)
+
+
 @dataclass(slots=True)
 class Turn:
     """What the parts of the engine share during one step.
@@ -23,6 +27,7 @@ class Turn:
         models: Returns a model by its digest.
         results: Returns a stored bake-off answer by its digest.
         state: Changed in place.
+        own_models: Returns a task's own model by the digest of the answer that holds it.
         outcome: Filled.
     """
 
@@ -30,6 +35,7 @@ class Turn:
     models: Callable[[str], Model]
     results: Callable[[str], bytes]
     state: EngineState
+    own_models: Callable[[str], Model] = _no_models
     outcome: Outcome = field(default_factory=Outcome)
 
     @property

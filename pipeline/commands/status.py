@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from pipeline.status_document import RolloutStatus, RouteStatus, Status
+    from pipeline.status_document import RolloutStatus, RouteStatus, Status, TaskRoutesStatus
 
 HELP = """Show champion, episode, rollout, risk left, positions, counts and the last decisions.
 
@@ -80,6 +80,8 @@ def _show(console: "Console", found: "Status") -> None:
     line("seen", seen)
     for name, route in found.routes.items():
         _show_route(line, name, route)
+    if found.task_routes is not None:
+        _show_tasks(line, found.task_routes)
     if found.waiting_champion or found.waiting_meta_init:
         what = [w for w, d in _waiting(found) if d]
         line("waiting", f"{' and '.join(what)} for the daemon's next start")
@@ -115,6 +117,13 @@ def _owner(found: "Status") -> str:
 
 def _waiting(found: "Status") -> list[tuple[str, str]]:
     return [("a first champion", found.waiting_champion), ("a meta-init", found.waiting_meta_init)]
+
+
+def _show_tasks(line: "Callable[[str, str], None]", found: "TaskRoutesStatus") -> None:
+    waiting = f", {found.waiting} tries wait for the worker" if found.waiting else ""
+    line("tasks", f"{found.open} of {found.tasks} are served by their own weights{waiting}")
+    for route in found.busiest:
+        line("  busiest", f"{route.task}: {route.labels} labels, {'own' if route.open else '*'}")
 
 
 def _show_route(line: "Callable[[str, str], None]", name: str, route: "RouteStatus") -> None:

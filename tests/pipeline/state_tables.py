@@ -7,7 +7,7 @@ from pathlib import Path
 from pipeline.records import Effect
 from pipeline.state_file import Changes, StateFile
 
-FOLDED = ("core", "monitor", "scored", "label", "early_label", "example", "decision")
+FOLDED = (*("core", "monitor", "scored", "label", "early_label", "example", "route", "decision"),)
 """The tables that hold the state; the others hold what leads to it or what it calls for."""
 
 Tables = dict[str, list[tuple[object, ...]]]
