@@ -15,6 +15,8 @@ REPLACED_SHARE = 0.6
 """Share of the labels that chapter 4's first half replaces by a lane drawn at random."""
 ANNOUNCED_EXAMPLES = 20
 
+Lanes: TypeAlias = tuple[Plan, frozenset[int]]
+"""The digits of lane B, and those of the new lane."""
 Service: TypeAlias = Literal["right", "random", "swapped"]
 """The labelling service: right, replacing a share at random, or swapping the lanes."""
 
@@ -42,6 +44,11 @@ class Stretch:
     service: Service = "right"
     announced: bool = False
     opened: frozenset[int] = frozenset()
+
+    @property
+    def lanes(self) -> Lanes:
+        """What decides every parcel's lane."""
+        return self.plan, self.opened
 
 
 def chapters(plans: Plans) -> tuple[Stretch, ...]:

@@ -8,10 +8,10 @@ import msgspec
 from adapters.bake_off_codec import decode_results
 from adapters.model_file import Model
 from pipeline.core_state import Core
+from pipeline.demo.chapters import Lanes
 from pipeline.demo.folder import DemoFolder
 from pipeline.demo.images import split_images
 from pipeline.demo.learning import fitted_to
-from pipeline.demo.plans import Plan
 from pipeline.demo.record import Record
 from pipeline.demo.script import Script
 from pipeline.fold import shelf_of, state_path
@@ -36,13 +36,13 @@ def look(settings: Settings, decisions: int = MOST_DECISIONS) -> tuple[Core, lis
 
 
 def fitted_models(script: Script, seed: int) -> list[Model]:
-    """Return a model fitted to each stretch's plan with every label of the learning half."""
+    """Return a model fitted to each stretch's lanes with every label of the learning half."""
     half = split_images(seed).learning
-    made: dict[Plan, Model] = {}
+    made: dict[Lanes, Model] = {}
     for stretch in script.stretches:
-        if stretch.plan not in made:
-            made[stretch.plan] = fitted_to(stretch.plan, half, seed)
-    return [made[stretch.plan] for stretch in script.stretches]
+        if stretch.lanes not in made:
+            made[stretch.lanes] = fitted_to(stretch.plan, half, seed, stretch.opened)
+    return [made[stretch.lanes] for stretch in script.stretches]
 
 
 def gather(

@@ -8,25 +8,29 @@ from adapters.meta_settings import MetaTrainData
 from adapters.model_file import Model, lineage_key
 from adapters.training import fit_joint
 from pipeline.demo.images import DAYLIGHT, PIXELS, Half, scanned
-from pipeline.demo.plans import LANES, Plan, lane
+from pipeline.demo.plans import LANES, NEW_LANE, Plan, lane
 
 FEATURE = "image"
 SCHEMA = FeatureSchema((Feature(FEATURE, "tensor", (PIXELS,)),))
 
 
-def examples_under(plan: Plan, half: Half, rng: np.random.Generator) -> Examples:
+def examples_under(
+    plan: Plan, half: Half, rng: np.random.Generator, opened: frozenset[int] = frozenset()
+) -> Examples:
     """Return every image of a half once, with its lane under the plan."""
     return Examples(
         Rows(scanned(half.pixels, DAYLIGHT, rng)),
-        tuple(lane(plan, digit) for digit in half.digits.tolist()),
+        tuple(lane(plan, digit, opened) for digit in half.digits.tolist()),
         keys=np.array([lineage_key(name) for name in half.names], np.uint64),
     )
 
 
-def fitted_to(plan: Plan, half: Half, seed: int) -> Model:
-    """Return a model fitted to a plan with every label of a half."""
-    examples = examples_under(plan, half, np.random.default_rng([seed, 3, *sorted(plan)]))
-    return fit_joint(SCHEMA, examples, class_names=LANES, seed=seed)
+def fitted_to(plan: Plan, half: Half, seed: int, opened: frozenset[int] = frozenset()) -> Model:
+    """Return a model fitted to a plan, and to the new lane's digits, with every label of a half."""
+    rng = np.random.default_rng([seed, 3, *sorted(plan), *sorted(opened)])
+    examples = examples_under(plan, half, rng, opened)
+    lanes = (*LANES, NEW_LANE) if opened else LANES
+    return fit_joint(SCHEMA, examples, class_names=lanes, seed=seed)
 
 
 def plan_name(plan: Plan) -> str:

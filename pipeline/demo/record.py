@@ -29,7 +29,7 @@ class Record:
         standing: What was still open at the end, in the form of decisions.
         models: By version name.
         first: Name of the first champion's version.
-        fitted: Models fitted to each stretch's plan with every label of the learning half.
+        fitted: Models fitted to each stretch's lanes with every label of the learning half.
         bake_offs: Result digest -> results.
         counts: The engine's counters.
     """

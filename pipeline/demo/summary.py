@@ -58,17 +58,17 @@ def report_of(record: Record, settings: Settings, seed: int, versions: Mapping[s
 
 
 def boundaries(record: Record) -> list[Boundary]:
-    """Return the true moments of change; a new plan's with the accuracy of a model fitted to it."""
+    """Return the true moments of change; new lanes' with the accuracy of a model fitted to them."""
     found = []
-    before = record.script.stretches[0].plan
+    before = record.script.stretches[0].lanes
     for i, (stretch, span) in enumerate(zip(record.script.stretches, spans(record), strict=True)):
         if i:
             oracle = None
-            if stretch.plan != before:
+            if stretch.lanes != before:
                 losses = record.losses_of(record.fitted[i], span.start, span.end)
                 oracle = float(1.0 - losses.mean())
             found.append(Boundary(span.start, stretch.name, oracle))
-        before = stretch.plan
+        before = stretch.lanes
     return found
 
 

@@ -22,7 +22,7 @@ from pipeline.demo.learning import fitted_to, meta_examples
 from pipeline.demo.live_view import LiveView, Look, render
 from pipeline.demo.plans import NEW_LANE, draw_plans
 from pipeline.demo.record import Record
-from pipeline.demo.summary import draw, report_of
+from pipeline.demo.summary import boundaries, draw, report_of
 from pipeline.report.report_schema import decode_report, encode_report, report_json_schema
 from pipeline.settings import parse_settings
 
@@ -57,6 +57,9 @@ def test_the_summary_follows_the_published_schema(tmp_path: Path) -> None:
     jsonschema.validate(msgspec.json.decode(packed), report_json_schema())
     assert decode_report(packed) == report
     assert [b.position for b in report.boundaries] == list(record().script.starts[1:-1])
+    oracles = [b.oracle for b in boundaries(record())]
+    assert [k for k, found in enumerate(oracles) if found is not None] == [0, 4, 5, 6]
+    assert oracles[6] is not None and oracles[6] > 0.9  # fitted to the new lane, too
     assert report.story == tell(record())
     draw(tmp_path / "timeline.png", report, record(), 0)
     assert (tmp_path / "timeline.png").stat().st_size > 20_000
