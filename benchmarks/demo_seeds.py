@@ -21,6 +21,7 @@ from adapters.meta_init import MetaInit, load_meta_init, save_meta_init
 from adapters.meta_settings import MetaTrainSettings
 from adapters.meta_training import meta_train
 from benchmarks.demo_simulation import simulate
+from benchmarks.stage import machine
 from pipeline.demo.evidence import last_quarter, milestones, new_lane, recipes, spans, tell
 from pipeline.demo.images import split_images
 from pipeline.demo.learning import fitted_to, meta_examples
@@ -165,6 +166,7 @@ def page(results: Sequence[SeedResult]) -> str:
         "`metadrift demo` on a simulated clock (answers of the worker a second late), each seed "
         "with its own images, plans, noise, labels and meta-training (never cut short; on two idle "
         "cores it takes half a minute).",
+        ", ".join(f"{name} {value}" for name, value in machine().items()) + ".",
         "",
         f"- {whole} of {n} seeds hold every claim; "
         f"{sum(len(r.failed) for r in results)} of {sum(len(r.claims) for r in results)} claims "
