@@ -22,6 +22,7 @@ from adapters.meta_settings import MetaTrainSettings
 from adapters.meta_training import meta_train
 from benchmarks.demo_simulation import simulate
 from benchmarks.stage import machine
+from pipeline.demo.chapters import chapters, starts
 from pipeline.demo.evidence import last_quarter, milestones, new_lane, recipes, spans, tell
 from pipeline.demo.images import split_images
 from pipeline.demo.learning import fitted_to, meta_examples
@@ -213,7 +214,9 @@ def new_lane_table(results: Sequence[SeedResult]) -> list[str]:
         "## The new lane of chapter 7",
         "",
         "Recall after the promotion, and what the others lose by it. How many steps the recipe "
-        f"`prototypes` takes was chosen on seeds {TUNED_ON}; the others are the test.",
+        f"`prototypes` takes was chosen on seeds {TUNED_ON}; the others are the test. The "
+        f"stream ends at event {starts(chapters(draw_plans(0)))[-1]}: a late promotion leaves few "
+        "events to judge by.",
         "",
         "| seed | signalled | promoted | support labels | its recall | others | others before |",
         "|---|---|---|---|---|---|---|",
