@@ -156,6 +156,7 @@ class Loop:
         flips: float = 0.02,
         shuffled: float = 0.0,
         at_once: int = 20,
+        task: str | None = None,
     ) -> None:
         """Send ``n`` events of a concept; a share of their labels follows ``delay`` events later.
 
@@ -168,6 +169,7 @@ class Loop:
             flips: Share of events that another concept's answer is right for.
             shuffled: Share of labels replaced by a random lane.
             at_once: Events in a poll.
+            task: Whose events they are.
         """
         for start in range(0, n, at_once):
             rows = self.generator.rows(min(at_once, n - start), shift)
@@ -179,7 +181,8 @@ class Loop:
                     truth = "up" if self.generator.chance(0.5) else "down"
                 if self.generator.chance(share):
                     self._waiting.append((self.next + delay, name, truth))
-                events.append({"id": name, "features": features(row)})
+                whose = {} if task is None else {"task": task}
+                events.append({"id": name, "features": features(row), **whose})
                 self.next += 1
             due = [w for w in self._waiting if w[0] <= self.next]
             self._waiting = [w for w in self._waiting if w[0] > self.next]

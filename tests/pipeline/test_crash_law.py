@@ -18,7 +18,7 @@ from pipeline.state_file import StateFile
 from tests.pipeline.crash_runner import tell
 from tests.pipeline.loop_driver import Loop
 from tests.pipeline.loop_inputs import QUICK, quick_settings
-from tests.pipeline.small_worlds import first, lane_start, second
+from tests.pipeline.small_worlds import first, lane_start, second, swapped, third
 from tests.pipeline.state_tables import FOLDED, tables_of
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +26,10 @@ SECTIONS: dict[str, dict[str, object]] = {
     "detect": {"confidence": True, "features": True, "calibration_events": 60},
     "join": {"window_events": 1000, "early_labels": 5},
     "rollout": {"probation_labels": 60},
+}
+ROUTES: dict[str, dict[str, object]] = {
+    "model": {"name": "small", "route_by": "task"},
+    "routes": {"support": 12, "holdout": 6, "examples": 40, "in_memory": 1},
 }
 DEATHS = 3
 
@@ -46,6 +50,10 @@ def story(loop: Loop) -> None:
     loop.poll(labels=corrected)
     loop.until(lambda: "rollback" in loop.kinds(), first)
     loop.stream(700, first, share=0.2, at_once=50)
+    for _ in range(12):
+        loop.stream(20, third, delay=0, task="bob")
+        loop.stream(10, first, delay=0, task="ann")
+    loop.stream(40, swapped, delay=0, task="bob")
 
 
 def plans() -> dict[str, list[str]]:
@@ -67,9 +75,10 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Loop]
     """The story, lived in this process, and by killed processes in folders beside it."""
     folder = tmp_path_factory.mktemp("crashes")
     content = {name: {**QUICK.get(name, {}), **SECTIONS.get(name, {})} for name in [*QUICK, "join"]}
-    with Loop(quick_settings(folder / "here", **SECTIONS), meta_init=lane_start()) as loop:
+    settings = quick_settings(folder / "here", **SECTIONS, **ROUTES)
+    with Loop(settings, meta_init=lane_start()) as loop:
         story(loop)
-        tell(folder, loop, {"model": {"name": "small"}, **content}, plans())
+        tell(folder, loop, {**content, **ROUTES}, plans())
         command = [sys.executable, "-m", "tests.pipeline.crash_runner", str(folder)]
         done = subprocess.run(
             command, cwd=ROOT, check=False, capture_output=True, text=True, timeout=200
@@ -120,6 +129,8 @@ def test_the_story_holds_what_it_should(told: tuple[Path, Loop]) -> None:
     core = loop.fold.state.core
     assert (core.orphans, core.evicted > 0) == (3, True)
     assert len(loop.dead) == 4
+    assert loop.counts["routes_opened"] == 1
+    assert loop.counts["events_by_routes"] > 0
     predictions = list(loop.predictions)
     assert len(predictions) == loop.counts["events"] == core.next
 
