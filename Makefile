@@ -53,6 +53,7 @@ bench-meta: $(VENV)/.dev ## meta-learning against its baselines; takes hours
 	$(BIN)/python -m benchmarks.sinusoids
 	$(BIN)/python -m benchmarks.gas_shots
 	$(BIN)/python -m benchmarks.wisdm_shots
+	$(BIN)/python -m benchmarks.wisdm_routes
 
 bench-canaries: $(VENV)/.dev ## wrong verdicts and labels to a decision over simulated canaries
 	$(BIN)/python -m benchmarks.canaries

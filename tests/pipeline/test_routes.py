@@ -184,11 +184,19 @@ def many(loop: Loop) -> None:
 def test_what_is_in_memory_decides_nothing(tmp_path: Path) -> None:
     ends = []
     for name, in_memory, every in (("huge", 1000, False), ("tiny", 1, False), ("again", 2, True)):
-        with loop_with(tmp_path / name, in_memory=in_memory) as loop:
+        quiet = {
+            **ROUTES,
+            "routes": {**ROUTES["routes"], "in_memory": in_memory},
+            "trigger": {"warm_up_labels": 10_000},
+        }
+        with Loop(quick_settings(tmp_path / name, **quiet), meta_init=lane_start()) as loop:
             many(loop)
             if every:
                 loop.restart()
             many(loop)
+            send(loop, {"t1": third, "t2": second}, 80)  # own weights are wrong half of the time
+            signals = [d for d in loop.decided("signal") if "error" in d.reason]
+            assert {"t1", "t2"} & {d.route for d in signals}
             kept = loop.fold.state.task_routes.in_memory
             assert kept == min(in_memory, 12)
             assert loop.counts["routes_opened"] >= 6
