@@ -40,6 +40,13 @@ def haproxy_config(*, port: int, folder: Path, answer_s: float) -> str:
     before they go to the candidate. Feedback counts something, so it is sent once, to the arm whose
     version it names.
 
+    Without ``noreuseport`` a second router on the same port would start without a word, and each
+    would get half of the connections.
+
+    A connection to a model server carries one request (``http-server-close``). Kept open beside a
+    client's own, it would go on to the address it was made for after the arm has another one: the
+    client would have the old champion's answers for as long as it keeps its connection.
+
     Args:
         port: Of the router, on loopback.
         folder: With a short path; holds the sockets, and the map from model version to arm.
@@ -52,6 +59,7 @@ def haproxy_config(*, port: int, folder: Path, answer_s: float) -> str:
 global
     maxconn {MOST_CONNECTIONS}
     nbthread 1
+    noreuseport
     tune.bufsize {LONGEST_REQUEST + 1024}
     stats socket {admin(folder)} mode 600 level admin
     stats timeout 10s
@@ -67,6 +75,7 @@ defaults
     timeout check 5s
     timeout server {answer_ms + 20_000}ms
     http-reuse never
+    option http-server-close
 
 frontend router
     bind {LOOPBACK}:{port}

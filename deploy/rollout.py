@@ -29,6 +29,7 @@ from deploy.rollout_state import (
     HistoryEntry,
     Pause,
     Rollout,
+    begin_step_anew,
     moved,
     paused,
     recorded,
@@ -58,6 +59,7 @@ __all__ = [
     "admit",
     "advance",
     "apply_verb",
+    "begin_step_anew",
     "desired_traffic",
     "end_probation",
     "judge",
@@ -164,8 +166,10 @@ def advance(
         now_s: Engine time, seconds.
         suspect: Why the labels look permuted, if they do (``label_permutation.suspect``).
         guard: What the candidate's server says of it; None where nothing was read.
-        live: Whether the backend was observed to serve ``desired_traffic(rollout)``; a promotion
-            goes on to probation only then.
+        live: Whether the backend was observed to serve ``desired_traffic(rollout)``. Only then is
+            a step taken or ended, and goes a promotion on to probation: a candidate that nobody
+            could reach has shown nothing, and the labels of that time count towards no longest
+            wait. FAIL and the wait in seconds act all the same.
     """
     rollout = _held(rollout, now_s, suspect)
     if rollout.suspect:
@@ -174,7 +178,7 @@ def advance(
         case Phase.AWAITING_APPROVAL:
             return _await_approval(rollout, now_s)
         case Phase.CANARY:
-            return _advance_canary(rollout, now_s, judge(rollout, guard))
+            return _advance_canary(rollout, now_s, judge(rollout, guard), live=live)
         case Phase.PROMOTING:
             return _confirm(rollout, now_s) if live else _await_traffic(rollout, now_s)
         case Phase.PROBATION:
@@ -203,20 +207,21 @@ def _await_approval(rollout: Rollout, now_s: float) -> Rollout:
     return rollout
 
 
-def _advance_canary(rollout: Rollout, now_s: float, seen: Judgement) -> Rollout:
+def _advance_canary(rollout: Rollout, now_s: float, seen: Judgement, *, live: bool) -> Rollout:
     plan = rollout.plan
     if seen.verdict is Verdict.FAIL:
         return moved(rollout, now_s, Phase.ROLLED_BACK, seen.reason, Verdict.FAIL)
     if rollout.pause is not None:
         return rollout
     if (
-        rollout.step_labels >= max(plan.least_labels, plan.dwell_labels)
+        live
+        and rollout.step_labels >= max(plan.least_labels, plan.dwell_labels)
         and now_s - rollout.step_since_s >= plan.dwell_s
     ):
         on = _end_step(rollout, now_s, seen)
         if on is not rollout:
             return on
-    too_long = _waited_too_long(rollout, now_s)
+    too_long = _waited_too_long(rollout, now_s, live=live)
     if too_long is not None:
         return moved(rollout, now_s, Phase.EXPIRED, f"{too_long}: {seen.reason}", seen.verdict)
     return rollout
@@ -237,12 +242,13 @@ def _end_step(rollout: Rollout, now_s: float, seen: Judgement) -> Rollout:
     return stepped(rollout, now_s, f"from {here} to {there} %: {why}")
 
 
-def _waited_too_long(rollout: Rollout, now_s: float) -> str | None:
+def _waited_too_long(rollout: Rollout, now_s: float, *, live: bool) -> str | None:
     plan = rollout.plan
     waited = now_s - rollout.phase_since_s
     if plan.longest_wait_s is not None and waited > plan.longest_wait_s:
         return f"undecided after {waited:.0f} s (> {plan.longest_wait_s:g})"
-    if plan.longest_wait_labels is not None and rollout.phase_labels >= plan.longest_wait_labels:
+    most = plan.longest_wait_labels
+    if live and most is not None and rollout.phase_labels >= most:
         return f"undecided after {rollout.phase_labels} labels"
     return None
 

@@ -162,6 +162,21 @@ def stepped(rollout: Rollout, now_s: float, reason: str) -> Rollout:
     return recorded(replace(rollout, step=rollout.step + 1, step_since_s=now_s), now_s, reason)
 
 
+def begin_step_anew(rollout: Rollout, now_s: float) -> Rollout:
+    """Return the rollout at the beginning of its step, its traffic being live only now.
+
+    The step's labels and dwell are counted anew, and its labels count towards no longest wait; the
+    evidence stays, since pairs of losses do not depend on who was served.
+    """
+    counts, here = rollout.labels_by_step, rollout.step
+    return replace(
+        rollout,
+        step_since_s=now_s,
+        labels_by_step=(*counts[:here], 0, *counts[here + 1 :]),
+        phase_labels=max(0, rollout.phase_labels - counts[here]),
+    )
+
+
 def paused(
     rollout: Rollout, now_s: float, cause: Literal["suspect", "person"], why: str
 ) -> Rollout:

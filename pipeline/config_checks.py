@@ -1,6 +1,7 @@
 """What a configuration implies, beyond being well-formed: findings, without touching a server."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from deploy.gate import gate_power, least_holdout
+from deploy.haproxy_router import RouterError, find_haproxy
+from deploy.serving_environment import ServingEnvironmentError, cache_folder, serving_python
 from detectors.detector_errors import DetectorError
 from detectors.error_monitor import ErrorMonitor
 from pipeline.core_state import Core
@@ -213,6 +216,28 @@ def check_models(settings: Settings, core: Core, waiting: ModelsFound) -> list[F
                 "meta-train FILE`, or remove them",
             )
         )
+    return found
+
+
+def check_serving(settings: Settings) -> list[Finding]:
+    """Look whether what serves beside the daemon is installed."""
+    serving = settings.serving
+    if serving.backend == "embedded":
+        return []
+    found: list[Finding] = []
+    try:
+        found.append(Finding("ok", "serving.backend", f"local, behind {find_haproxy()}"))
+    except RouterError as error:
+        found.append(Finding("error", "serving.backend", str(error)))
+    try:
+        cache = serving.environment or cache_folder(os.environ)
+        found.append(Finding("ok", "serving.environment", str(serving_python(cache))))
+    except ServingEnvironmentError as error:
+        found.append(Finding("error", "serving.environment", str(error)))
+    missing = [str(folder) for folder in serving.python_path if not folder.is_dir()]
+    if missing:
+        wrong = f"{', '.join(missing)}: no such folder; correct it"
+        found.append(Finding("error", "serving.python_path", wrong))
     return found
 
 

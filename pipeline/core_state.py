@@ -8,6 +8,7 @@ from deploy.risk_budget import RiskBudget
 from deploy.rollout import Rollout
 from detectors.signals import Signal
 from detectors.trigger import TriggerState
+from pipeline.records import ServingSeen
 
 ONE_ROUTE = "*"
 
@@ -172,6 +173,7 @@ class RouteCore(msgspec.Struct):
         probation_from: The same for the probation.
         waiting: A signal that came while it could not act.
         ended: The last rollout that ended; None since a newer one began or was promoted.
+        unserved_since_ms: Engine time since which the canary's traffic is not as wanted; -1: it is.
         new_class_tried: Sightings of each new class at its last bake-off under this champion.
     """
 
@@ -197,6 +199,7 @@ class RouteCore(msgspec.Struct):
     probation_from: int = 0
     waiting: Signal | None = None
     ended: Rollout | None = None
+    unserved_since_ms: int = -1
     new_class_tried: dict[str, int] = {}
 
 
@@ -269,6 +272,7 @@ class Core(msgspec.Struct):
         extra_features: Ignored feature names and how often each came.
         commands: Ids of the last commands, each carried out once.
         packets: Digest of the review packet by episode, the last ones.
+        serving: What was last observed of the servers beside the daemon; None: there are none.
         routes: Per route.
         routing: What the routes of tasks share; None without ``model.route_by``.
     """
@@ -295,6 +299,7 @@ class Core(msgspec.Struct):
     extra_features: dict[str, int] = {}
     commands: list[str] = []
     packets: dict[int, str] = {}
+    serving: ServingSeen | None = None
     routes: dict[str, RouteCore] = msgspec.field(default_factory=lambda: {ONE_ROUTE: RouteCore()})
     routing: Routing | None = None
 

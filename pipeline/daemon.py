@@ -26,6 +26,7 @@ import structlog
 
 from pipeline import arrivals
 from pipeline.adaptation_worker import AdaptationWorker
+from pipeline.core_state import ONE_ROUTE
 from pipeline.crash_points import crash_point
 from pipeline.engine_state import EngineState
 from pipeline.fold import Fold, shelf_of, state_path
@@ -35,12 +36,14 @@ from pipeline.kafka_sink import KafkaSink, SinkError
 from pipeline.kafka_source import KafkaSource
 from pipeline.metrics import Metrics
 from pipeline.recording import LIBRARIES
-from pipeline.records import Outcome, Poll, Tick
+from pipeline.records import Outcome, Poll, ServingSeen, Tick
 from pipeline.registry_outbox import RegistryOutbox
 from pipeline.registry_process import RegistryProcess
+from pipeline.serving_backends import open_backend
 from pipeline.settings import Settings
-from pipeline.state_file import StateError, StateFile, wall_s
+from pipeline.state_file import StateError, StateFile, epoch_in, wall_s
 from pipeline.tracking_store import artifacts_folder, tracking_uri
+from pipeline.traffic_keeper import TrafficKeeper
 from pipeline.watchdog import Watchdog
 
 STAND_BY_S = 1.0
@@ -48,6 +51,7 @@ HEARTBEAT_S = 2.0
 IDLE_BEFORE_TICK_S = 1.0
 LOOK_S = 1.0
 COMMIT_RETRY_S = 0.5
+SERVERS_END_S = 3.0
 
 FIXED_SETTINGS = ("model.task_type", "model.route_by")
 """Settings that a state cannot outlive."""
@@ -76,6 +80,8 @@ class Daemon:
         self._metrics = Metrics(settings.model.name)
         self._ready = threading.Event()
         self._watchdog: Watchdog | None = None
+        self._keeper: TrafficKeeper | None = None
+        self._digests: dict[str, str] = {}
         self._looked_s = self._heard_s = self._last_records_s = 0.0
 
     # ---------------------------------------------------------------- life
@@ -90,6 +96,7 @@ class Daemon:
             NoChampionError: There is no model to serve.
             SourceError: The topics cannot be read as the state demands.
             NotOwnerError: Another process has taken over.
+            ServingError: The servers beside the daemon cannot be set up.
         """
         http = self._serve_http()
         try:
@@ -135,6 +142,7 @@ class Daemon:
                 settings.kafka, group if exactly_once else None, self._still_waiting
             )
             self._finish_intent()
+            self._open_servers()
             gc.collect()
             gc.freeze()
             gc.set_threshold(200_000, 50, 100)
@@ -154,6 +162,7 @@ class Daemon:
                 self._watchdog.stop()
             self._worker.close()
             self._registry.close()
+            self._close_servers()
             for name in ("_source", "_sink"):
                 client = getattr(self, name, None)
                 if client is not None:
@@ -203,6 +212,25 @@ class Daemon:
             for name in monitors.lost:
                 self._log.warning("detector restarts in warm-up", monitor=name)
 
+    def _open_servers(self) -> None:
+        """Begin to serve beside the loop, where the settings say so; nothing is known of it yet."""
+        kept = open_backend(self.settings, self._fold.shelf, self._digests)
+        seen = ServingSeen(external=kept is not None)
+        known = self._fold.state.core.serving
+        if known != (seen if kept is not None else None):
+            self._fold.step(seen)
+        if kept is None:
+            return
+        epoch, path = self._file.epoch, state_path(self.settings.state_dir)
+        self._keeper = TrafficKeeper(kept, lambda: epoch_in(path) == epoch)
+        write_address(path.with_name("serving.json"), "127.0.0.1", kept.port)
+        self._log.info("serving", url=f"http://127.0.0.1:{kept.port}/api/v1.0/predictions")
+
+    def _close_servers(self) -> None:
+        if self._keeper is not None and not self._keeper.close(SERVERS_END_S):
+            self._log.warning("the servers did not end in time: they end with this process")
+        self._keeper = None
+
     def _hung(self) -> None:
         self._log.error("the poll loop hangs", limit_s=self.settings.kafka.watchdog_s)
         os._exit(70)
@@ -221,6 +249,7 @@ class Daemon:
         self._collect_bake_off()
         for news in self._registry.turn(self._fold.state):
             self._fold.step(news)
+        self._keep_servers()
         self._publish_decisions()
         self._look()
 
@@ -266,6 +295,22 @@ class Daemon:
         if any(r.episode or r.rollout or r.probation or r.waiting for r in routes):
             self._fold.step(Tick(int(wall_s() * 1000)))
 
+    def _keep_servers(self) -> None:
+        """Tell the servers what the committed state calls for; take in what was seen of them."""
+        if self._keeper is None:
+            return
+        state = self._fold.state
+        traffic = state.traffic(ONE_ROUTE)
+        for known in state.core.versions.values():
+            if known.name in (traffic.stable, traffic.candidate):
+                self._digests[known.name] = known.digest
+        self._keeper.want(traffic)
+        seen = self._keeper.news()
+        if seen is not None:
+            if seen.problem:
+                self._log.warning("the servers are not as wanted", problem=seen.problem)
+            self._fold.step(seen)
+
     def _collect_bake_off(self) -> None:
         answer = self._worker.collect()
         if answer is not None:
@@ -304,6 +349,7 @@ class Daemon:
     def _drain(self) -> None:
         self._log.info("draining")
         self._publish_decisions()
+        self._close_servers()
         self._file.release()
 
     def _finish_intent(self) -> None:

@@ -24,12 +24,14 @@ from pipeline.records import (
     Poll,
     RegistryNews,
     RouteAdapted,
+    ServingSeen,
     Tick,
 )
 from pipeline.rollouts import advance_rollouts
 from pipeline.route_answer import RouteModels
 from pipeline.routing import route_adapted
 from pipeline.scoring import score_events
+from pipeline.serving_news import take_serving
 from pipeline.settings import Settings
 from pipeline.signals import reconsider
 from pipeline.turn import Turn, version_name
@@ -71,6 +73,8 @@ class Engine:
                 review(turn, happened)
             case ModelsFound():
                 _adopt(turn, happened)
+            case ServingSeen():
+                take_serving(turn, happened)
             case _:
                 assert_never(happened)
         for route in state.core.routes:

@@ -1,7 +1,7 @@
 """How what happened is written down: offset ranges and digests, never the records themselves."""
 
 from collections.abc import Callable
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import msgspec
 
@@ -12,6 +12,7 @@ from pipeline.records import (
     Poll,
     RegistryNews,
     RouteAdapted,
+    ServingSeen,
     Tick,
 )
 
@@ -27,7 +28,9 @@ def write_entry(happened: Input) -> bytes:
     match happened:
         case Poll():
             entry = ("poll", happened.ranges(), happened.host_ms)
-        case Tick() | BakeOffDone() | RouteAdapted() | RegistryNews() | ModelsFound():
+        case (
+            Tick() | BakeOffDone() | RouteAdapted() | RegistryNews() | ModelsFound() | ServingSeen()
+        ):
             return msgspec.msgpack.encode((_NAMES[type(happened)], msgspec.to_builtins(happened)))
         case _:
             assert_never(happened)
@@ -50,10 +53,13 @@ def read_entry(entry: bytes, read: ReadRanges) -> Input:
     raise ValueError(f"journal entry of unknown kind {name!r}")
 
 
-_NAMES: dict[type[Tick | BakeOffDone | RouteAdapted | RegistryNews | ModelsFound], str] = {
+_Plain: TypeAlias = Tick | BakeOffDone | RouteAdapted | RegistryNews | ModelsFound | ServingSeen
+
+_NAMES: dict[type[_Plain], str] = {
     Tick: "tick",
     BakeOffDone: "bake-off",
     RouteAdapted: "route",
     RegistryNews: "registry",
     ModelsFound: "models",
+    ServingSeen: "serving",
 }

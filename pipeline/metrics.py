@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipeline.core_state import ONE_ROUTE
 from pipeline.engine_state import EngineState
 
 TOTALS = {
@@ -146,6 +147,18 @@ class Metrics:
             names,
             registry=self.registry,
         )
+        self._served = Gauge(
+            "metadrift_serving_live",
+            "1 while the servers beside the daemon split requests as the state calls for.",
+            names,
+            registry=self.registry,
+        )
+        self._failures = Gauge(
+            "metadrift_serving_failures",
+            "Failures of the servers beside the daemon since each last ran well.",
+            names,
+            registry=self.registry,
+        )
         self._collections = Gauge(
             "metadrift_gc_seconds",
             "Seconds spent in Python's garbage collector since the start.",
@@ -191,6 +204,10 @@ class Metrics:
         self._registry_up.labels(model).set(registry_up)
         self._routes.labels(model).set(len(state.task_routes))
         self._open_routes.labels(model).set(core.routing.open if core.routing else 0)
+        serving = core.serving
+        if serving is not None:
+            self._served.labels(model).set(serving.traffic == state.traffic(ONE_ROUTE))
+            self._failures.labels(model).set(sum(f.count for f in serving.failures.values()))
         for name, route in core.routes.items():
             self._buffer.labels(model, name).set(len(state.buffers[name]))
             self._champion.labels(model, name).set(route.champion)

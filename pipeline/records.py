@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from deploy.rollout_plan import Traffic
 from pipeline.messages import Decision
 
 Stream = Literal["events", "labels", "control"]
@@ -129,7 +130,34 @@ class ModelsFound:
     state_id: str = ""
 
 
-Input: TypeAlias = Poll | Tick | BakeOffDone | RouteAdapted | RegistryNews | ModelsFound
+@dataclass(frozen=True, slots=True)
+class ServerFailures:
+    """How often a version's server has failed since it last ran well, and how the last time."""
+
+    count: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ServingSeen:
+    """What was observed of the servers that answer beside the daemon.
+
+    Attributes:
+        traffic: The split in force; None: nothing is served, or nothing is settled.
+        failures: By version that is wanted; empty where all went well.
+        problem: Why the split is not the wanted one, if something went wrong.
+        external: Whether there are such servers at all; False ends what was known of them.
+    """
+
+    traffic: Traffic | None = None
+    failures: dict[str, ServerFailures] = field(default_factory=dict)
+    problem: str = ""
+    external: bool = True
+
+
+Input: TypeAlias = (
+    Poll | Tick | BakeOffDone | RouteAdapted | RegistryNews | ModelsFound | ServingSeen
+)
 
 
 @dataclass(frozen=True, slots=True)

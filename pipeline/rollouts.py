@@ -21,6 +21,7 @@ from deploy.rollout import (
     admit,
     advance,
     apply_verb,
+    begin_step_anew,
     desired_traffic,
     end_probation,
     start,
@@ -54,6 +55,7 @@ def plan_of(settings: RolloutSettings, risk: float) -> CanaryPlan:
         risk=risk,
         probation_labels=settings.probation_labels,
         probation_s=settings.probation_s,
+        longest_promotion_s=settings.longest_unserved_s,
         mode=settings.mode,
         label_permutation=settings.label_permutation,
     )
@@ -141,14 +143,33 @@ def advance_rollouts(turn: Turn, name: str) -> None:
     """Look at the rollout and the probation of a route once."""
     route = turn.route(name)
     if route.probation is not None:
-        live = route.probation.phase is not Phase.PROMOTING or turn.converge(name)
+        live = turn.converge(name)
         now = advance(route.probation, turn.now_s, suspect=suspicion(turn, name), live=live)
         probation_moved(turn, name, route.probation, now)
+    _watch_traffic(turn, name)
     while route.rollout is not None:
-        seen = advance(route.rollout, turn.now_s, suspect=suspicion(turn, name))
+        held, live = suspicion(turn, name), turn.converge(name)
+        seen = advance(route.rollout, turn.now_s, suspect=held, live=live)
         if seen is route.rollout:
             return
         _moved(turn, name, route.rollout, seen)
+
+
+def _watch_traffic(turn: Turn, name: str) -> None:
+    """Begin a canary's step once its traffic is seen; roll back what is not seen for too long."""
+    route, longest = turn.route(name), turn.settings.rollout.longest_unserved_s
+    rollout = route.rollout
+    if rollout is None or rollout.phase is not Phase.CANARY or turn.converge(name):
+        if rollout is not None and route.unserved_since_ms >= 0:
+            route.rollout = begin_step_anew(rollout, turn.now_s)
+        route.unserved_since_ms = -1
+        return
+    if route.unserved_since_ms < 0:
+        route.unserved_since_ms = turn.core.time_ms
+    waited_s = turn.now_s - route.unserved_since_ms / 1000
+    if longest is not None and waited_s > longest:
+        why = f"its traffic was not seen for {waited_s:.0f} s (> {longest:g})"
+        abort_rollout(turn, name, "serving", why)
 
 
 def command(turn: Turn, name: str, verb: Verb, who: str, reason: str) -> None:
@@ -173,6 +194,14 @@ def abort_rollout(turn: Turn, name: str, who: str, reason: str) -> None:
     rollout = turn.route(name).rollout
     if rollout is not None:
         _moved(turn, name, rollout, apply_verb(rollout, "abort", who, turn.now_s, reason))
+
+
+def abort_probation(turn: Turn, name: str, who: str, reason: str) -> None:
+    """Take the last promotion back, if the old champion can still return."""
+    probation = turn.route(name).probation
+    if probation is not None:
+        taken_back = apply_verb(probation, "abort", who, turn.now_s, reason)
+        probation_moved(turn, name, probation, taken_back)
 
 
 # ---------------------------------------------------------------- what a move means

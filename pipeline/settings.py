@@ -298,6 +298,10 @@ class RolloutSettings(Section):
     """Labels after promotion during which the old champion can come back; null: off."""
     probation_s: float | None = Field(None, gt=0)
     """Engine seconds of probation; null: off. The first bound that is met ends it."""
+    longest_unserved_s: float | None = Field(3600.0, gt=0)
+    """With serving.backend: engine seconds that a candidate's traffic may go unseen; null: off."""
+    most_server_failures: int = Field(5, ge=1)
+    """With serving.backend: failures of a candidate's server, none long past, that roll it back."""
     label_permutation: Literal["hold", "adapt"] = "hold"
     """When the labels look permuted: hold for a person, or adapt to them."""
     wrong_promotions_per_30_days: float = Field(0.5, gt=0)
@@ -314,6 +318,34 @@ class RolloutSettings(Section):
             raise ValueError(f"steps must rise strictly within 1..100, got {list(self.steps)}")
         if self.probation_labels is None and self.probation_s is None:
             raise ValueError("probation_labels and probation_s are both null: set one of them")
+        return self
+
+
+class ServingSettings(Section):
+    """Model servers that other services ask, beside the daemon's own answers."""
+
+    backend: Literal["embedded", "local"] = "embedded"
+    """embedded: only the daemon answers; local: Seldon's servers behind HAProxy on this machine."""
+    port: int = Field(0, ge=0, le=65_535)
+    """local: the router's port on loopback; 0: a free one (state_dir/serving.json says which)."""
+    threads: int = Field(4, ge=1, le=64)
+    """local: requests that one model server answers at a time."""
+    start_s: float = Field(120.0, gt=0)
+    """local: seconds after which a model server that does not answer has failed to start."""
+    environment: Path | None = None
+    """local: cache folder of the model server's environment; null: the user's."""
+    python_path: tuple[Path, ...] = ()
+    """local: folders with the modules of your own architectures."""
+
+    @model_validator(mode="after")
+    def _used(self) -> Self:
+        given = self.model_dump(exclude_defaults=True)
+        idle = sorted(set(given) - {"backend"})
+        if self.backend == "embedded" and idle:
+            raise ValueError(
+                f"{', '.join(idle)} says nothing with backend embedded: remove it, or set backend "
+                "to local"
+            )
         return self
 
 
@@ -371,6 +403,7 @@ class Settings(BaseSettings):
     routes: RoutesSettings = RoutesSettings()
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
+    serving: ServingSettings = ServingSettings()
     registry: RegistrySettings = RegistrySettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
@@ -393,6 +426,15 @@ class Settings(BaseSettings):
         if self.model.task_type == "regression" and asked:
             raise ValueError(
                 "detect.confidence: true makes no sense for task_type regression; remove it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_route_is_served(self) -> Self:
+        if self.model.route_by is not None and self.serving.backend != "embedded":
+            raise ValueError(
+                f"serving.backend: {self.serving.backend} serves one model, but model.route_by: "
+                f"{self.model.route_by} answers tasks with others: set one of them back"
             )
         return self
 

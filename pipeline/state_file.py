@@ -439,6 +439,13 @@ def memories_in(db: sqlite3.Connection) -> dict[str, bytes]:
     return {route: bytes(snapshot) for route, snapshot in found}
 
 
+def epoch_in(path: Path) -> int:
+    """Return the ``owner_epoch`` of a state file; for threads that do not hold it open."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
+        row = db.execute("SELECT owner_epoch FROM owner").fetchone()
+        return 0 if row is None else int(row[0])
+
+
 def _alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)

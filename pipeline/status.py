@@ -10,7 +10,7 @@ from deploy.rollout import Rollout, desired_traffic
 from deploy.sequential import PairedEvidence
 from pipeline.core_state import Core, Episode, RouteCore, decode_core
 from pipeline.messages import Decision
-from pipeline.records import ModelsFound
+from pipeline.records import ModelsFound, ServingSeen
 from pipeline.settings import Settings
 from pipeline.state_file import FORMAT, LEASE_S, Glimpse, StateError
 from pipeline.status_document import (
@@ -22,6 +22,7 @@ from pipeline.status_document import (
     RiskStatus,
     RolloutStatus,
     RouteStatus,
+    ServingStatus,
     Status,
     TaskRoutesStatus,
     VersionStatus,
@@ -80,6 +81,7 @@ def status_of(
             for name, route in core.routes.items()
         },
         task_routes=_task_routes(core, seen),
+        serving=_serving(core.serving),
         versions=[
             VersionStatus(name=v.name, recipe=v.recipe, episode=v.episode, registered=v.registered)
             for v in core.versions.values()
@@ -150,6 +152,19 @@ def _route(settings: Settings, core: Core, route: RouteCore, memory: bytes) -> R
         probation=_rollout(core, route.probation) if route.probation else None,
         ended=_rollout(core, route.ended) if route.ended else None,
         waiting=f"{waiting.kind.value} ({waiting.detector}) at {waiting.at}" if waiting else None,
+    )
+
+
+def _serving(seen: ServingSeen | None) -> ServingStatus | None:
+    if seen is None:
+        return None
+    traffic = seen.traffic
+    return ServingStatus(
+        stable=None if traffic is None else traffic.stable,
+        candidate=None if traffic is None else traffic.candidate,
+        weight_pct=0 if traffic is None else traffic.candidate_weight,
+        failures={version: f.count for version, f in seen.failures.items()},
+        problem=seen.problem,
     )
 
 

@@ -214,6 +214,24 @@ class RiskStatus(msgspec.Struct, frozen=True, kw_only=True):
     returns_at_s: float | None
 
 
+class ServingStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """The servers beside the daemon, as they were last seen.
+
+    Attributes:
+        stable: The version that answers all the rest; null: nothing is served, or not settled.
+        candidate: The version beside it.
+        weight_pct: Percent of the requests that are the candidate's.
+        failures: By version, since its server last ran well; of those that have failed.
+        problem: Why the split is not the wanted one; empty when nothing went wrong.
+    """
+
+    stable: str | None
+    candidate: str | None
+    weight_pct: int
+    failures: dict[str, int]
+    problem: str
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How a model stands.
 
@@ -230,6 +248,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
         positions: Next offset by ``topic/partition``.
         routes: By name.
         task_routes: Routes of tasks; null without ``model.route_by``.
+        serving: The servers beside the daemon; null: there are none.
         versions: Every model version.
         meta_init: Digest of the meta-learned start; empty when there is none.
         waiting_champion: Digest of a first champion that the next start takes; empty: none.
@@ -251,6 +270,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     positions: dict[str, int]
     routes: dict[str, RouteStatus]
     task_routes: TaskRoutesStatus | None
+    serving: ServingStatus | None
     versions: list[VersionStatus]
     meta_init: str
     waiting_champion: str

@@ -7,7 +7,7 @@ import msgspec
 
 from adapters.model_file import Model
 from deploy.controller import reconcile
-from pipeline.core_state import Candidate, Core, RouteCore, Version
+from pipeline.core_state import ONE_ROUTE, Candidate, Core, RouteCore, Version
 from pipeline.engine_state import EngineState
 from pipeline.messages import Decision
 from pipeline.records import Effect, EffectKind, Outcome
@@ -114,8 +114,16 @@ class Turn:
         return self.route(route).rollout_candidate
 
     def converge(self, route: str) -> bool:
-        """Make the live traffic what the state calls for; return whether it is."""
-        return reconcile(self.state.traffic(route), self.state.backends[route]).live
+        """Split our own answers as the state calls for; return whether all traffic is that way.
+
+        Servers beside the daemon follow the one route, outside the engine, which knows what was
+        seen of them last.
+        """
+        traffic, serving = self.state.traffic(route), self.core.serving
+        ours = reconcile(traffic, self.state.backends[route]).live
+        if serving is None or route != ONE_ROUTE:
+            return ours
+        return ours and serving.traffic == traffic
 
     def class_number(self, label: str) -> int:
         """Return the number of a class, giving a new one its number."""

@@ -20,6 +20,7 @@ from pipeline.core_state import ONE_ROUTE
 from pipeline.engine_state import EngineState
 from pipeline.json_schemas import json_schemas
 from pipeline.metrics import TOTALS, Metrics
+from pipeline.records import ServingSeen
 from pipeline.settings import Settings, parse_settings
 from pipeline.state_file import FORMAT, TABLES
 
@@ -173,6 +174,7 @@ def metrics_table() -> str:
     metrics = Metrics("m")
     state = EngineState(settings)
     state.monitors[ONE_ROUTE].judged(0.0, 0)  # the first label gives the reference loss
+    state.core.serving = ServingSeen()
     metrics.observe(state, 0, True)
     metrics.lag({"events": 0})
     rows = ["| name | type | labels | meaning |", "|---|---|---|---|"]

@@ -62,6 +62,7 @@ def _look(config: Path, timeout_s: float | None) -> list["Finding"]:
         check_models,
         check_packages,
         check_rollout,
+        check_serving,
         check_surface,
     )
     from pipeline.core_state import Core
@@ -88,6 +89,7 @@ def _look(config: Path, timeout_s: float | None) -> list["Finding"]:
     findings += check_labels(settings)
     findings += check_rollout(settings, core)
     findings += check_models(settings, core, waiting)
+    findings += check_serving(settings)
     findings += check_surface(settings)
     if timeout_s is not None:
         findings += [_broker(settings, timeout_s), _store(settings, timeout_s)]

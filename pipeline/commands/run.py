@@ -49,19 +49,28 @@ def run(
     settings = settings_from(config)
     import torch
 
-    from pipeline.config_checks import check_detectors, check_labels, check_rollout
+    from pipeline.config_checks import (
+        check_detectors,
+        check_labels,
+        check_rollout,
+        check_serving,
+    )
     from pipeline.core_state import Core
     from pipeline.daemon import Daemon, NoChampionError
     from pipeline.http_server import HttpAddressError
     from pipeline.kafka_sink import FencedError
     from pipeline.kafka_source import SourceError
     from pipeline.logs import set_up_logs
+    from pipeline.serving_backends import ServingError
     from pipeline.state_file import NotOwnerError, StateError
 
     torch.set_num_threads(1)
     log = settings.log.model_copy(update={"format": "json"}) if as_json else settings.log
     set_up_logs(log)
-    checks = (*check_detectors(settings), *check_labels(settings), *check_rollout(settings, Core()))
+    checks = (
+        *(*check_detectors(settings), *check_labels(settings)),
+        *(*check_rollout(settings, Core()), *check_serving(settings)),
+    )
     wrong = [f"{c.about}: {c.says}" for c in checks if c.level == "error"]
     if wrong:
         fail("\n".join(wrong), EXIT_CONFIG)
@@ -76,7 +85,7 @@ def run(
         fail(str(error), EXIT_BROKER)
     except (NotOwnerError, FencedError) as error:
         fail(str(error), EXIT_TAKEN_OVER)
-    except (StateError, HttpAddressError) as error:
+    except (StateError, HttpAddressError, ServingError) as error:
         fail(str(error), EXIT_CONFIG)
     except sqlite3.Error as error:
         fail(

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from pipeline.status_document import RolloutStatus, RouteStatus, Status, TaskRoutesStatus
+    from pipeline.status_document import (
+        RolloutStatus,
+        RouteStatus,
+        ServingStatus,
+        Status,
+        TaskRoutesStatus,
+    )
 
 HELP = """Show champion, episode, rollout, risk left, positions, counts and the last decisions.
 
@@ -82,6 +88,8 @@ def _show(console: "Console", found: "Status") -> None:
         _show_route(line, name, route)
     if found.task_routes is not None:
         _show_tasks(line, found.task_routes)
+    if found.serving is not None:
+        line("serving", _serving(found.serving))
     if found.waiting_champion or found.waiting_meta_init:
         what = [w for w, d in _waiting(found) if d]
         line("waiting", f"{' and '.join(what)} for the daemon's next start")
@@ -113,6 +121,15 @@ def _owner(found: "Status") -> str:
     }
     heard = "" if owner.heard_s_ago is None else f", heard {owner.heard_s_ago:.0f} s ago"
     return words[owner.state] + heard
+
+
+def _serving(seen: "ServingStatus") -> str:
+    words = f"{seen.stable} answers" if seen.stable else "nothing is served yet"
+    if seen.candidate:
+        words += f", {seen.weight_pct} % by {seen.candidate}"
+    for version, count in seen.failures.items():
+        words += f"; the server of {version} failed {count} times"
+    return words + (f"; {seen.problem}" if seen.problem else "")
 
 
 def _waiting(found: "Status") -> list[tuple[str, str]]:

@@ -100,13 +100,19 @@ def test_no_rows_open_no_door():
         ([0.0, 1.0], [0.0], 0, "shapes"),
         ([0.0, np.nan], [0.0, 0.0], 0, "champion loss"),
         ([0.0, 1.0], [0.0, 1.5], 0, "candidate loss"),
-        ([1.0] * 20, [0.0] * 20, 2, "lineage"),
+        ([1.0] * 20, [0.0] * 20, 1, "lineage"),
     ],
 )
 def test_what_cannot_be_compared_is_an_error(champion, candidate, overlap, word):
     result = judge_holdout(np.array(champion), np.array(candidate), n_min=1, overlap=overlap)
     assert result.verdict is Verdict.ERROR and not result.may_enter_canary
     assert word in result.reason
+
+
+@pytest.mark.parametrize(("risk", "n_min"), [(0.0, 16), (1.0, 16), (0.05, 0)])
+def test_risk_and_least_rows_out_of_range_are_refused(risk, n_min):
+    with pytest.raises(ValueError, match=rf"risk \({risk}\).*n_min \({n_min}\)"):
+        judge_holdout(*losses(9, 1), n_min=n_min, risk=risk)
 
 
 def test_sign_flips_agree_with_mcnemar_on_zero_one_losses():

@@ -49,7 +49,6 @@ class EchoServer:
                 body = json.dumps(content).encode()
                 self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
-                self.send_header("Connection", "close")
                 self.end_headers()
                 self.wfile.write(body)
 
@@ -164,6 +163,35 @@ def test_a_promotion_swaps_the_arms_and_a_new_candidate_takes_its_place(
     seen = share(router, 300)
     assert set(seen) == {("2-b", "stable"), ("3-c", "candidate")}
     assert fits(seen["3-c", "candidate"], 300, 10), seen
+
+
+def test_a_connection_that_is_kept_goes_where_the_arm_goes(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    """The client keeps its connection, and so would HAProxy: to the address that was stable's."""
+    router.route(servers[0].target, servers[1].target, 0)
+    with httpx.Client(timeout=60, trust_env=False) as kept:
+        for stable, candidate, name in ((0, 1, "1-a"), (1, 0, "2-b"), (1, 2, "2-b")):
+            router.route(servers[stable].target, servers[candidate].target, 0)
+            for _ in range(3):
+                answer = kept.post(f"{router.url}/predict", json={}).raise_for_status().json()
+                assert answer == {"version": name, "arm": "stable"}
+
+
+def test_two_routers_do_not_share_a_port(router: HaproxyRouter, tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="metadrift-test-") as folder:
+        second = HaproxyRouter(
+            scratch=Path(folder),
+            log=tmp_path / "second.log",
+            port=router.port,
+            answer_s=30.0,
+            binary=make_sure_of_haproxy(),
+        )
+        try:
+            with pytest.raises(RouterError, match=r"Address already in use"):
+                second.start()
+        finally:
+            second.stop()
 
 
 @pytest.mark.parametrize("before", [900, 1200])

@@ -64,7 +64,10 @@ class LiveModel:
         }
         broker.create_topics({self.topics[key]: PARTITIONS.get(key, 1) for key in self.topics})
         content: dict[str, object] = {
-            **{name: {**QUICK.get(name, {}), **sections.get(name, {})} for name in QUICK},
+            **{
+                name: {**QUICK.get(name, {}), **sections.get(name, {})}
+                for name in (*QUICK, *sections)
+            },
             "model": {"name": self.name},
             "state_dir": str(folder / "state"),
             "kafka": {

@@ -42,7 +42,7 @@ def test_a_file_becomes_a_configuration_and_a_features_file(tmp_path: Path) -> N
     assert (told["classes"], told["tasks"], told["rows"]) == ({"no": 1, "yes": 2}, 2, 3)
     assert told["next"][2] == f"metadrift meta-train {tmp_path}/Our shops.csv -c {tmp_path}/m.yaml"
     settings = load_settings(tmp_path / "m.yaml")
-    expected = {"name": "Our-shops", "task_type": "classification"}
+    expected = {"name": "Our-shops", "task_type": "classification", "route_by": None}
     assert settings.model.model_dump() == expected
     assert settings.kafka.bootstrap_servers == "kafka:9092"
     assert settings.gate == Settings.model_fields["gate"].default

@@ -1,0 +1,83 @@
+"""The servers that answer beside the daemon, as the settings choose them."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from deploy.controller import BackendError, ServingBackend
+from deploy.seldon_local import LocalBackend, LocalServing
+from deploy.seldon_process import ModelFolder
+from deploy.serving_environment import ServingEnvironmentError, cache_folder, serving_python
+from pipeline.model_shelf import ModelShelf
+from pipeline.records import ServerFailures
+from pipeline.settings import Settings
+
+LONGEST_REASON = 400
+
+
+class ServingError(Exception):
+    """The servers cannot be set up; says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A backend with what the protocol leaves out.
+
+    Attributes:
+        backend: Split and observed.
+        failures: Of the versions that are wanted.
+        close: Ends it; called once.
+        port: Where the router listens on loopback.
+    """
+
+    backend: ServingBackend
+    failures: Callable[[], dict[str, ServerFailures]]
+    close: Callable[[], None]
+    port: int
+
+
+def open_backend(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) -> Kept | None:
+    """Return the backend that the settings name; None: the daemon answers alone.
+
+    Args:
+        settings: The configuration.
+        shelf: Where the models lie.
+        digests: Of the versions by name; looked at when a version is to be served.
+
+    Raises:
+        ServingError: Something that it needs is missing.
+    """
+    serving = settings.serving
+    match serving.backend:
+        case "embedded":
+            return None
+        case "local":
+            return _local(settings, shelf, digests)
+
+
+def _local(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) -> Kept:
+    serving = settings.serving
+
+    def folder(version: str) -> ModelFolder:
+        return ModelFolder(shelf.model_folder(digests[version]), digests[version])
+
+    try:
+        options = LocalServing(
+            python=serving_python(serving.environment or cache_folder(os.environ)),
+            logs=settings.state_dir / "serving",
+            port=serving.port,
+            threads=serving.threads,
+            start_s=serving.start_s,
+            python_path=serving.python_path,
+        )
+        backend = LocalBackend(options, folder)
+    except (ServingEnvironmentError, BackendError) as error:
+        raise ServingError(f"serving.backend local: {error}") from error
+
+    def failures() -> dict[str, ServerFailures]:
+        return {
+            version: ServerFailures(f.count, f.reason[:LONGEST_REASON])
+            for version, f in backend.failures().items()
+        }
+
+    return Kept(backend, failures, backend.close, backend.router.port)
