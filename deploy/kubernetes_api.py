@@ -6,6 +6,7 @@ none is repeated here: whoever asks knows what a repetition would mean.
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,7 @@ _CHANGED_S = 0.5
 _TOKEN_S = 60.0
 _LONGEST_MESSAGE = 500
 _CONFLICTS = {409, 422}
+_OBJECT_AT = re.compile(r"(?: object)? at 0x[0-9a-f]+")
 _LOOPBACK = {"127.0.0.1", "[::1]", "localhost"}
 _load_incluster: Callable[..., None] = config.load_incluster_config  # untyped in the client
 _load_file: Callable[..., None] = config.load_kube_config  # likewise
@@ -268,7 +270,9 @@ def _calling(what: str) -> Iterator[None]:
             raise TransientBackendError(message, retry_in_s=_retry_after(error)) from error
         raise PermanentBackendError(message) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        message = f"Kubernetes could not {what}: {str(error)[:_LONGEST_MESSAGE]}"
+        # The same trouble reads the same, so that it is told once.
+        said = _OBJECT_AT.sub("", str(error))[:_LONGEST_MESSAGE]
+        message = f"Kubernetes could not {what}: {said}"
         raise TransientBackendError(message, retry_in_s=_AWAY_S) from error
 
 

@@ -16,7 +16,7 @@ from detectors.error_monitor import ErrorMonitor
 from pipeline.core_state import Core
 from pipeline.records import ModelsFound
 from pipeline.rollouts import plan_of
-from pipeline.settings import META_RECIPES, DetectorSettings, Settings
+from pipeline.settings import META_RECIPES, DetectorSettings, KubernetesSettings, Settings
 from pipeline.status import risk_status
 
 Level = Literal["ok", "note", "warning", "error"]
@@ -224,6 +224,8 @@ def check_serving(settings: Settings) -> list[Finding]:
     serving = settings.serving
     if serving.backend == "embedded":
         return []
+    if serving.backend == "kubernetes":
+        return _check_kubernetes(serving.kubernetes)
     found: list[Finding] = []
     try:
         found.append(Finding("ok", "serving.backend", f"local, behind {find_haproxy()}"))
@@ -239,6 +241,23 @@ def check_serving(settings: Settings) -> list[Finding]:
         wrong = f"{', '.join(missing)}: no such folder; correct it"
         found.append(Finding("error", "serving.python_path", wrong))
     return found
+
+
+def _check_kubernetes(chosen: KubernetesSettings) -> list[Finding]:
+    if chosen.models is not None:
+        says = (
+            f"each version is fetched from {chosen.models}/FOLDER: metadrift copies nothing there; "
+            "keep it equal to state_dir/shelf/models"
+        )
+        return [Finding("note", "serving.kubernetes.models", says)]
+    if "{version}" in str(chosen.image):
+        return []
+    says = (
+        "every version runs the same image and nothing is fetched: unless the server finds its "
+        "model by the parameter version, both arms answer alike; put {version} into it, or set "
+        "models and implementation"
+    )
+    return [Finding("warning", "serving.kubernetes.image", says)]
 
 
 def check_surface(settings: Settings) -> list[Finding]:

@@ -214,7 +214,7 @@ class Daemon:
 
     def _open_servers(self) -> None:
         """Begin to serve beside the loop, where the settings say so; nothing is known of it yet."""
-        kept = open_backend(self.settings, self._fold.shelf, self._digests)
+        kept = open_backend(self.settings, self._fold.shelf, self._digests, self._file.epoch)
         seen = ServingSeen(external=kept is not None)
         known = self._fold.state.core.serving
         if known != (seen if kept is not None else None):
@@ -223,6 +223,8 @@ class Daemon:
             return
         epoch, path = self._file.epoch, state_path(self.settings.state_dir)
         self._keeper = TrafficKeeper(kept, lambda: epoch_in(path) == epoch)
+        if kept.port is None:
+            return
         write_address(path.with_name("serving.json"), "127.0.0.1", kept.port)
         self._log.info("serving", url=f"http://127.0.0.1:{kept.port}/api/v1.0/predictions")
 

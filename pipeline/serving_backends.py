@@ -27,22 +27,31 @@ class Kept:
         backend: Split and observed.
         failures: Of the versions that are wanted.
         close: Ends it; called once.
-        port: Where the router listens on loopback.
+        port: Where the router listens on loopback; None: it is not on this machine.
+        may_act: Asked before every look: None, or why nothing may be changed now.
+        waits: What an unfinished split still waits for, in words; "" where it does not say.
+        turn_s: Longest time between two looks, seconds; None: the keeper's own.
     """
 
     backend: ServingBackend
     failures: Callable[[], dict[str, ServerFailures]]
     close: Callable[[], None]
-    port: int
+    port: int | None = None
+    may_act: Callable[[], str | None] = lambda: None
+    waits: Callable[[], str] = lambda: ""
+    turn_s: float | None = None
 
 
-def open_backend(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) -> Kept | None:
+def open_backend(
+    settings: Settings, shelf: ModelShelf, digests: Mapping[str, str], owner_epoch: int
+) -> Kept | None:
     """Return the backend that the settings name; None: the daemon answers alone.
 
     Args:
         settings: The configuration.
         shelf: Where the models lie.
         digests: Of the versions by name; looked at when a version is to be served.
+        owner_epoch: Of this owner of the state file.
 
     Raises:
         ServingError: Something that it needs is missing.
@@ -53,6 +62,11 @@ def open_backend(settings: Settings, shelf: ModelShelf, digests: Mapping[str, st
             return None
         case "local":
             return _local(settings, shelf, digests)
+        case "kubernetes":
+            # Its client takes a second to import.
+            from pipeline.kubernetes_serving import open_kubernetes
+
+            return open_kubernetes(settings, shelf, digests, owner_epoch)
 
 
 def _local(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) -> Kept:

@@ -80,12 +80,18 @@ class TrafficKeeper:
         target = self._wanted
         if target is None or not self._may_act():
             return TURN_S
+        hindered = self._kept.may_act()
+        if hindered is not None:
+            self._tell(ServingSeen(None, self._kept.failures(), hindered[:LONGEST_REASON]))
+            return self._kept.turn_s or TURN_S
         found = reconcile(target, self._kept.backend)
-        problem = (found.error or "")[:LONGEST_REASON]
-        seen = ServingSeen(found.observed, self._kept.failures(), problem)
+        problem = found.error or ("" if found.live else self._kept.waits())
+        self._tell(ServingSeen(found.observed, self._kept.failures(), problem[:LONGEST_REASON]))
+        if found.retry_in_s is None:
+            return self._kept.turn_s or (HOPELESS_S if found.error else TURN_S)
+        return min(found.retry_in_s, self._kept.turn_s or TURN_S)
+
+    def _tell(self, seen: ServingSeen) -> None:
         with self._lock:
             if seen != self._told:
                 self._told = self._news = seen
-        if found.retry_in_s is None:
-            return HOPELESS_S if found.error else TURN_S
-        return min(found.retry_in_s, TURN_S)

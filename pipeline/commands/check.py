@@ -33,9 +33,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def check(
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Reach neither broker nor MLflow.")
-    ] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Reach no server.")] = False,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for each.")] = 5.0,
     config: CONFIG = DEFAULT_CONFIG,
     as_json: JSON = False,
@@ -93,6 +91,8 @@ def _look(config: Path, timeout_s: float | None) -> list["Finding"]:
     findings += check_surface(settings)
     if timeout_s is not None:
         findings += [_broker(settings, timeout_s), _store(settings, timeout_s)]
+        if settings.serving.backend == "kubernetes":
+            findings.append(_cluster(settings, timeout_s))
     return findings
 
 
@@ -148,3 +148,14 @@ def _store(settings: "Settings", timeout_s: float) -> "Finding":
         return Finding("ok", "registry", reach_store(tracking_uri(settings), timeout_s))
     except StoreError as error:
         return Finding("error", "registry.tracking_uri", str(error))
+
+
+def _cluster(settings: "Settings", timeout_s: float) -> "Finding":
+    from pipeline.config_checks import Finding
+    from pipeline.kubernetes_serving import reach_cluster
+    from pipeline.serving_backends import ServingError
+
+    try:
+        return Finding("ok", "serving.kubernetes", reach_cluster(settings, timeout_s))
+    except ServingError as error:
+        return Finding("error", "serving.kubernetes", str(error))

@@ -122,6 +122,22 @@ class SeldonWorld:
             )
         )
 
+    def kubeconfig(self) -> dict[str, object]:
+        """Return the kubeconfig of the daemon's service account."""
+        cluster = {
+            "server": self._server.address,
+            "certificate-authority": str(self._server.authority),
+        }
+        context = {"cluster": "tests", "user": "metadrift"}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "tests", "cluster": cluster}],
+            "users": [{"name": "metadrift", "user": {"token": self.token}}],
+            "contexts": [{"name": "tests", "context": context}],
+            "current-context": "tests",
+        }
+
     def backend(self, api: KubernetesApi | None = None, owner_epoch: int = 1) -> SeldonBackend:
         """Return a backend; by default over a new connection."""
         return SeldonBackend(
