@@ -13,11 +13,9 @@ import argparse
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +35,7 @@ from adapters.modules import initialise
 from adapters.recipes import MLP_PATH
 from adapters.reptile import Reptile
 from adapters.tasks import Batch, EpisodeBatch
+from benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 POINTS, JUDGED, AT = 10, 600, (1, 10)
@@ -170,12 +169,7 @@ def main() -> None:
     found = {
         "command": f"python -m benchmarks.sinusoids --seeds {chosen.seeds}"
         f" --budget-s {chosen.budget_s:g}",
-        "machine": {
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "cores": str(os.cpu_count()),
-            "python": platform.python_version(),
-            "torch": version("torch"),
-        },
+        "machine": machine("torch", "numpy"),
         "load": [before, os.getloadavg()[0]],
         "budget_s": chosen.budget_s,
         "results": results,

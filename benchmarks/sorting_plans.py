@@ -13,9 +13,7 @@ Writes docs/results/sorting_plans.md and sorting_plans.json.
 import argparse
 import json
 import os
-import platform
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +34,11 @@ from adapters.meta_sgd import MetaSGD
 from adapters.meta_validation import ValidationEpisodes, validate
 from adapters.model_file import Architecture, lineage_key
 from adapters.modules import initialise
+from adapters.prototypes import with_prototype_head
 from adapters.recipes import MLP_PATH
 from adapters.reptile import Reptile
 from adapters.tasks import Batch, TaskData, TaskSampler, TaskSet
+from benchmarks.machine import machine
 from pipeline.demo.images import DAYLIGHT, Half, scanned, split_images
 from pipeline.demo.plans import Plan, every_plan
 
@@ -148,6 +148,7 @@ def run(seed: int, unseen: int) -> dict[str, Any]:
                 )
                 judge(name, with_weights(begin, ends))
             judge("frozen (last model)", last)
+            judge("prototypes on the joint embedding", prototypes(joint, support))
             for name, classic in (
                 ("logistic regression", LogisticRegression(max_iter=1000)),
                 ("random forest", RandomForestClassifier(100, random_state=seed, n_jobs=1)),
@@ -161,6 +162,16 @@ def run(seed: int, unseen: int) -> dict[str, Any]:
                     float((said == truth[rest]).mean())
                 )
     return {"seed": seed, "accuracy": found, "training_cpu_s": seconds}
+
+
+def prototypes(joint: torch.nn.Module, support: Batch) -> torch.nn.Module:
+    """Return the joint model with the lanes' mean embeddings as its head.
+
+    Where the support knows one lane only there is no second prototype: the model stays as it is.
+    """
+    if len(torch.bincount(support.targets).nonzero()) < 2:
+        return joint
+    return with_prototype_head(joint, MLP_64, support.inputs, support.targets, 2)[1]
 
 
 def fit_to(plan: Plan, half: Half, rng: np.random.Generator, seed: int) -> torch.nn.Module:
@@ -232,12 +243,7 @@ def main() -> None:
         found = {
             "command": f"python -m benchmarks.sorting_plans --seeds {seed + 1}"
             f" --unseen {chosen.unseen}",
-            "machine": {
-                "date": time.strftime("%Y-%m-%d", time.gmtime()),
-                "cores": str(os.cpu_count()),
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "scikit-learn", "numpy")},
-            },
+            "machine": machine("torch", "scikit-learn", "numpy"),
             "load": [before, os.getloadavg()[0]],
             "unseen": chosen.unseen,
             "results": results,
