@@ -16,7 +16,8 @@ from detectors.error_monitor import ErrorMonitor
 from pipeline.core_state import Core
 from pipeline.records import ModelsFound
 from pipeline.rollouts import plan_of
-from pipeline.settings import META_RECIPES, DetectorSettings, KubernetesSettings, Settings
+from pipeline.serving_settings import KubernetesSettings
+from pipeline.settings import META_RECIPES, DetectorSettings, Settings
 from pipeline.status import risk_status
 
 Level = Literal["ok", "note", "warning", "error"]

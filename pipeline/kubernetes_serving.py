@@ -25,7 +25,8 @@ from deploy.seldon_objects import Locate, ModelArtifact, PredictorTemplate
 from deploy.seldon_standing import is_ours
 from pipeline.model_shelf import ModelShelf
 from pipeline.serving_backends import Kept, ServingError
-from pipeline.settings import KubernetesSettings, Settings
+from pipeline.serving_settings import KubernetesSettings
+from pipeline.settings import Settings
 
 TURN_S = 1.0
 """Longest time between two looks, seconds; several within the shortest lease."""

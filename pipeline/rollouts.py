@@ -32,7 +32,7 @@ from pipeline.label_suspicion import suspicion
 from pipeline.label_values import loss_of
 from pipeline.recording import record_rollout, register
 from pipeline.remembered_tasks import forget_promotion, remember_champion, settle_promotion
-from pipeline.settings import RolloutSettings
+from pipeline.rollout_settings import RolloutSettings
 from pipeline.task_decisions import decide_at_promotion
 from pipeline.turn import Turn
 

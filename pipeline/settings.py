@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,15 +18,9 @@ from pydantic_settings import (
     SettingsError,
 )
 
-from deploy.seldon_objects import ModelArtifact
-
-
-class Section(BaseModel):
-    """One block of the configuration file; unknown keys are refused."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
-    )
+from pipeline.rollout_settings import RolloutSettings
+from pipeline.serving_settings import ServingSettings
+from pipeline.settings_section import Section
 
 
 class ModelSettings(Section):
@@ -111,7 +105,7 @@ class DetectorSettings(Section):
 
     name: str
     """Its name, as River spells it."""
-    params: dict[str, float | int | bool | str] = {}
+    params: dict[str, float | int | bool | str] = Field({})
     """Its parameters by name."""
 
 
@@ -271,172 +265,6 @@ class GateSettings(Section):
                 f"target_to ({self.target_to}) must be below target_from ({self.target_from})"
             )
         return self
-
-
-class RolloutSettings(Section):
-    """How a candidate earns traffic."""
-
-    mode: Literal["shadow", "recommend", "auto"] = "auto"
-    """shadow: scored, never served; recommend: waits for approval; auto: by the evidence."""
-    steps: tuple[int, ...] = (5, 25, 50)
-    """Percent of answers served by the candidate, step by step."""
-    least_labels: int = Field(10, ge=1)
-    """Labels needed within a step."""
-    dwell_s: float = Field(0.0, ge=0)
-    """Engine seconds needed within a step."""
-    dwell_labels: int = Field(0, ge=0)
-    """Labels needed within a step, beside least_labels."""
-    longest_wait_s: float | None = Field(7 * 86_400.0, gt=0)
-    """Engine seconds without a verdict until the rollout expires; null: off."""
-    longest_wait_labels: int | None = Field(1000, ge=1)
-    """Labels without a verdict until the rollout expires; null: off."""
-    longest_approval_wait_s: float | None = Field(7 * 86_400.0, gt=0)
-    """Engine seconds that a candidate waits for a reviewer; null: off."""
-    least_gain: float = Field(0.0, ge=0, lt=1)
-    """PASS shows a fall of the mean loss of more than this."""
-    acceptable_harm: float = Field(0.05, gt=0, lt=1)
-    """A step advances when a rise of the mean loss by this much is excluded."""
-    probation_labels: int | None = Field(100, ge=1)
-    """Labels after promotion during which the old champion can come back; null: off."""
-    probation_s: float | None = Field(None, gt=0)
-    """Engine seconds of probation; null: off. The first bound that is met ends it."""
-    longest_unserved_s: float | None = Field(3600.0, gt=0)
-    """With serving.backend: engine seconds that a candidate's traffic may go unseen; null: off."""
-    most_server_failures: int = Field(5, ge=1)
-    """With serving.backend: failures of a candidate's server, none long past, that roll it back."""
-    label_permutation: Literal["hold", "adapt"] = "hold"
-    """When the labels look permuted: hold for a person, or adapt to them."""
-    wrong_promotions_per_30_days: float = Field(0.5, gt=0)
-    """Risk budget: bound on the expected number of promotions of a candidate that is no better."""
-    risk_per_rollout: float = Field(0.05, gt=0, lt=1)
-    """Most of the budget that one rollout may take: its chance of a wrong PASS."""
-    salt: str = "metadrift"
-    """Decides, with the event's id, which arm serves it."""
-
-    @model_validator(mode="after")
-    def _steps(self) -> Self:
-        rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
-        if not self.steps or not rising or self.steps[-1] > 100:
-            raise ValueError(f"steps must rise strictly within 1..100, got {list(self.steps)}")
-        if self.probation_labels is None and self.probation_s is None:
-            raise ValueError("probation_labels and probation_s are both null: set one of them")
-        return self
-
-
-class KubernetesSettings(Section):
-    """With backend kubernetes: what Seldon Core shall serve, and how we reach the cluster."""
-
-    name: str = Field("metadrift-model", pattern=r"^[a-z0-9]+(-+[a-z0-9]+)*$", max_length=40)
-    """Of the SeldonDeployment or Experiment; made when missing. The Role names it too."""
-    dialect: Literal["v1", "core2"] = "v1"
-    """v1: a SeldonDeployment of Seldon Core 1; core2: Model and Experiment of Core 2."""
-    models: str | None = None
-    """s3://, gs:// or pvc:// copy of state_dir/shelf/models, which you keep; null: in the image."""
-    image: str | None = None
-    """v1: the model server's image; {version} in it becomes the model version."""
-    implementation: str | None = None
-    """v1: server in the operator's configuration that fetches from models."""
-    container: str = Field("classifier", pattern=r"^[a-z0-9]+(-+[a-z0-9]+)*$")
-    """v1: name of the model server's container."""
-    replicas: int = Field(1, ge=1)
-    """v1: pods per version."""
-    resources: dict[str, Any] = {}
-    """v1: requests and limits of the container."""
-    service_account: str | None = None
-    """v1: of the model servers' pods, for access to the store; null: the namespace's default."""
-    requirements: tuple[str, ...] = ()
-    """core2: what the models need of a server, as Model.spec.requirements."""
-    kubeconfig: Path | None = None
-    """How to reach the cluster; null: as the pod's service account, in its own namespace."""
-    context: str | None = None
-    """Of the kubeconfig; null: its current one."""
-    namespace: str | None = None
-    """With kubeconfig: where the objects live."""
-    lease: str | None = None
-    """Lease without which nothing is changed, for a second replica; null: none is asked for."""
-    lease_s: int = Field(15, ge=5)
-    """Seconds after which a holder of the lease that is silent has lost it."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.models is not None:
-            ModelArtifact(f"{self.models}/model", "")
-        if self.dialect == "v1":
-            self._fits_v1()
-        else:
-            self._fits_core2()
-        if self.kubeconfig is None and (self.context is not None or self.namespace is not None):
-            raise ValueError(
-                "context and namespace belong to a kubeconfig: name one, or remove them (in a pod "
-                "its service account and its own namespace are taken)"
-            )
-        if self.kubeconfig is not None and self.namespace is None:
-            raise ValueError("namespace is null: say in which one of the kubeconfig's cluster")
-        if self.lease is None and self.lease_s != 15:
-            raise ValueError(f"lease_s is {self.lease_s} and lease is null: name the lease")
-        return self
-
-    def _fits_v1(self) -> None:
-        if self.requirements:
-            raise ValueError("requirements belong to dialect core2: remove them")
-        if (self.models is None) != (self.implementation is None):
-            raise ValueError(
-                f"models is {self.models!r} and implementation {self.implementation!r}: the "
-                "operator fetches models for implementations only; set both, or neither where the "
-                "image holds the model"
-            )
-
-    def _fits_core2(self) -> None:
-        own = ("image", "implementation", "container", "replicas", "resources", "service_account")
-        if idle := [key for key in own if _changed(self, key)]:
-            raise ValueError(f"{', '.join(idle)} belongs to dialect v1: remove it")
-
-
-class ServingSettings(Section):
-    """Model servers that other services ask, beside the daemon's own answers."""
-
-    backend: Literal["embedded", "local", "kubernetes"] = "embedded"
-    """embedded: only the daemon; local: Seldon behind HAProxy here; kubernetes: Seldon Core."""
-    port: int = Field(0, ge=0, le=65_535)
-    """local: the router's port on loopback; 0: a free one (state_dir/serving.json says which)."""
-    threads: int = Field(4, ge=1, le=64)
-    """local: requests that one model server answers at a time."""
-    start_s: float = Field(120.0, gt=0)
-    """local: seconds after which a model server that does not answer has failed to start."""
-    environment: Path | None = None
-    """local: cache folder of the model server's environment; null: the user's."""
-    python_path: tuple[Path, ...] = ()
-    """local: folders with the modules of your own architectures."""
-    kubernetes: KubernetesSettings = KubernetesSettings()
-
-    @model_validator(mode="after")
-    def _used(self) -> Self:
-        idle = [key for key in type(self).model_fields if _changed(self, key)]
-        for key in idle:
-            home = "kubernetes" if key == "kubernetes" else "local"
-            if key != "backend" and self.backend != home:
-                raise ValueError(
-                    f"{key} says nothing with backend {self.backend}: remove it, or set backend "
-                    f"to {home}"
-                )
-        if self.backend == "kubernetes":
-            self._deployable()
-        return self
-
-    def _deployable(self) -> None:
-        cluster = self.kubernetes
-        if cluster.dialect == "v1" and cluster.image is None:
-            raise ValueError("kubernetes.image is null: name the model server's image")
-        if cluster.dialect == "core2" and (cluster.models is None or not cluster.requirements):
-            raise ValueError(
-                "kubernetes.models and kubernetes.requirements are needed by dialect core2: say "
-                "where it fetches models and what they need of a server"
-            )
-
-
-def _changed(section: Section, key: str) -> bool:
-    """Whether a key differs from its default; a file may hold every key (`metadrift init`)."""
-    return bool(getattr(section, key) != type(section).model_fields[key].default)
 
 
 class RegistrySettings(Section):

@@ -1,0 +1,57 @@
+"""How a candidate earns traffic: steps, evidence, guards and bounds."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from pipeline.settings_section import Section
+
+
+class RolloutSettings(Section):
+    """How a candidate earns traffic."""
+
+    mode: Literal["shadow", "recommend", "auto"] = "auto"
+    """shadow: scored, never served; recommend: waits for approval; auto: by the evidence."""
+    steps: tuple[int, ...] = (5, 25, 50)
+    """Percent of answers served by the candidate, step by step."""
+    least_labels: int = Field(10, ge=1)
+    """Labels needed within a step."""
+    dwell_s: float = Field(0.0, ge=0)
+    """Engine seconds needed within a step."""
+    dwell_labels: int = Field(0, ge=0)
+    """Labels needed within a step, beside least_labels."""
+    longest_wait_s: float | None = Field(7 * 86_400.0, gt=0)
+    """Engine seconds without a verdict until the rollout expires; null: off."""
+    longest_wait_labels: int | None = Field(1000, ge=1)
+    """Labels without a verdict until the rollout expires; null: off."""
+    longest_approval_wait_s: float | None = Field(7 * 86_400.0, gt=0)
+    """Engine seconds that a candidate waits for a reviewer; null: off."""
+    least_gain: float = Field(0.0, ge=0, lt=1)
+    """PASS shows a fall of the mean loss of more than this."""
+    acceptable_harm: float = Field(0.05, gt=0, lt=1)
+    """A step advances when a rise of the mean loss by this much is excluded."""
+    probation_labels: int | None = Field(100, ge=1)
+    """Labels after promotion during which the old champion can come back; null: off."""
+    probation_s: float | None = Field(None, gt=0)
+    """Engine seconds of probation; null: off. The first bound that is met ends it."""
+    longest_unserved_s: float | None = Field(3600.0, gt=0)
+    """With serving.backend: engine seconds that a candidate's traffic may go unseen; null: off."""
+    most_server_failures: int = Field(5, ge=1)
+    """With serving.backend: failures of a candidate's server, none long past, that roll it back."""
+    label_permutation: Literal["hold", "adapt"] = "hold"
+    """When the labels look permuted: hold for a person, or adapt to them."""
+    wrong_promotions_per_30_days: float = Field(0.5, gt=0)
+    """Risk budget: bound on the expected number of promotions of a candidate that is no better."""
+    risk_per_rollout: float = Field(0.05, gt=0, lt=1)
+    """Most of the budget that one rollout may take: its chance of a wrong PASS."""
+    salt: str = "metadrift"
+    """Decides, with the event's id, which arm serves it."""
+
+    @model_validator(mode="after")
+    def _steps(self) -> Self:
+        rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
+        if not self.steps or not rising or self.steps[-1] > 100:
+            raise ValueError(f"steps must rise strictly within 1..100, got {list(self.steps)}")
+        if self.probation_labels is None and self.probation_s is None:
+            raise ValueError("probation_labels and probation_s are both null: set one of them")
+        return self
