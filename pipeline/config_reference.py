@@ -77,6 +77,7 @@ TAIL = """\
   more labels. `metadrift status` shows what is left.
 - `rollout.acceptable_harm` bounds what a step may cost. A smaller one makes every step wait for
   more labels.
+- `rollout.evidence: unpaired` needs a router that sees both versions, and more labels than pairs.
 - `rollout.mode: shadow` never promotes: the rollout ends with what it would have done.
 """
 

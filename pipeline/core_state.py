@@ -174,6 +174,8 @@ class RouteCore(msgspec.Struct):
         waiting: A signal that came while it could not act.
         ended: The last rollout that ended; None since a newer one began or was promoted.
         unserved_since_ms: Engine time since which the canary's traffic is not as wanted; -1: it is.
+        split: Candidate and weight that the router beside the daemon was last seen to have.
+        split_since_ms: Host time, epoch milliseconds, since which it has them; -1: it has not.
         new_class_tried: Sightings of each new class at its last bake-off under this champion.
     """
 
@@ -200,6 +202,8 @@ class RouteCore(msgspec.Struct):
     waiting: Signal | None = None
     ended: Rollout | None = None
     unserved_since_ms: int = -1
+    split: tuple[str, int] = ("", 0)
+    split_since_ms: int = -1
     new_class_tried: dict[str, int] = {}
 
 

@@ -22,6 +22,10 @@ NO_MODEL = -1
 
 STABLE, CANDIDATE, FORMER = 0, 1, 2
 """The arms: the champion; a rollout's candidate; the champion before, during probation."""
+ANOTHER = 3
+"""In ``served``: a version answered that was none of the arms then."""
+UNSETTLED = 255
+"""In ``weights``: a router chose the arm, and with what chance is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +69,9 @@ class ScoredRows:
         rows: Raw features.
         versions: Version number that scored each arm, (n, 3) int32; -1 where none did.
         answers: Class number or value per arm, (n, 3) float64; NaN where none.
-        served: Arm whose answer was served, (n,) uint8.
-        weights: Percent of answers that were the candidate's when each was scored, (n,) uint8.
+        served: Arm whose answer was served, or ``ANOTHER``, (n,) uint8.
+        weights: Percent of answers that were the candidate's when each was scored, (n,) uint8; 0
+            where nothing was drawn, ``UNSETTLED`` where the chance is not known.
         routed: The rows' tasks; None without ``model.route_by``.
     """
 

@@ -3,14 +3,23 @@
 import numpy as np
 
 from adapters.feature_schema import FeatureError
-from deploy.rollout import Arm, observe_pair
+from deploy.rollout import Arm, Rollout, observe_answer, observe_pair
 from pipeline.codec import Decoded, dead_letter
 from pipeline.core_state import ONE_ROUTE
 from pipeline.example_buffer import Example
-from pipeline.join_window import CANDIDATE, FORMER, NO_MODEL, STABLE, Joined
+from pipeline.join_window import (
+    ANOTHER,
+    CANDIDATE,
+    FORMER,
+    NO_MODEL,
+    STABLE,
+    UNSETTLED,
+    Joined,
+)
 from pipeline.label_values import LabelError, label_value, loss_of
 from pipeline.messages import Event, Label
 from pipeline.records import Chunk
+from pipeline.routed_answers import in_pairs
 from pipeline.routing import (
     announced_task,
     correct_example,
@@ -165,10 +174,10 @@ def _first_label(turn: Turn, joined: Joined) -> None:
         take_example(turn, joined.task or announced_task(turn, joined.id), example)
     if joined.serial:
         return  # the fall-back is watched where it serves
-    arm = CANDIDATE if joined.served == CANDIDATE else STABLE
-    core.count("served_labelled")
-    core.served_loss += losses[arm]
-    if arm == CANDIDATE and losses[arm] > 0.5:
+    if joined.served != ANOTHER:
+        core.count("served_labelled")
+        core.served_loss += losses[joined.served]
+    if joined.served == CANDIDATE and losses[CANDIDATE] > 0.5:
         core.count("wrong_by_candidates")
     _judge_arms(turn, joined, losses)
     monitors = turn.state.monitors[ONE_ROUTE]
@@ -180,32 +189,33 @@ def _first_label(turn: Turn, joined: Joined) -> None:
 
 
 def _judge_arms(turn: Turn, joined: Joined, losses: list[float]) -> None:
-    """Give the losses to the rollout and the probation whose arms both answered this event."""
+    """Give the losses to the rollout and to the probation."""
     route = turn.route(ONE_ROUTE)
-    candidate = turn.rollout_arm(ONE_ROUTE)
-    if (
-        route.rollout is not None
-        and candidate is not None
-        and joined.position >= route.rollout_from
-        and joined.versions[CANDIDATE] == candidate
-        and joined.versions[STABLE] == route.champion
-    ):
-        arm: Arm = "candidate" if joined.served == CANDIDATE else "stable"
-        route.rollout = observe_pair(
-            route.rollout,
-            losses[STABLE],
-            losses[CANDIDATE],
-            arm=arm,
-            weight_pct=joined.weight_pct,
-        )
-    before = route.before
-    if (
-        route.probation is not None
-        and before is not None
-        and joined.position >= route.probation_from
-        and joined.versions[FORMER] == before.champion
-        and joined.versions[STABLE] == route.champion
-    ):
-        route.probation = observe_pair(
-            route.probation, losses[FORMER], losses[STABLE], arm="stable", weight_pct=0
-        )
+    candidate, before = turn.rollout_arm(ONE_ROUTE), route.before
+    rollout, probation = route.rollout, route.probation
+    if rollout is not None and candidate is not None and joined.position >= route.rollout_from:
+        arms = (STABLE, route.champion), (CANDIDATE, candidate)
+        route.rollout = _learn(rollout, joined, losses, arms)
+    if probation is not None and before is not None and joined.position >= route.probation_from:
+        arms = (FORMER, before.champion), (STABLE, route.champion)
+        route.probation = _learn(probation, joined, losses, arms)
+
+
+Arms = tuple[tuple[int, int], tuple[int, int]]
+"""Column and version number of the rollout's stable version and of its candidate."""
+
+
+def _learn(rollout: Rollout, joined: Joined, losses: list[float], arms: Arms) -> Rollout:
+    """Return the rollout after a label, if its arms answered: both, or with single answers one."""
+    old, new = arms
+    drawn = joined.weight_pct != UNSETTLED
+    arm: Arm = "candidate" if drawn and joined.served == CANDIDATE else "stable"
+    weight = joined.weight_pct if drawn and new[0] == CANDIDATE else 0
+    if in_pairs(rollout):
+        if any(joined.versions[column] != number for column, number in arms):
+            return rollout
+        return observe_pair(rollout, losses[old[0]], losses[new[0]], arm=arm, weight_pct=weight)
+    column, number = new if joined.served == new[0] else old
+    if not drawn or joined.served != column or joined.versions[column] != number:
+        return rollout
+    return observe_answer(rollout, losses[column], arm=arm, weight_pct=weight)

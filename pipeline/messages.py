@@ -23,8 +23,8 @@ class Event(msgspec.Struct, gc=False, kw_only=True):
         task: Which task it belongs to, where that is known.
         group: Rows that must never be split between training and validation; default the id.
         label: The truth, where it is known at once; counts as the event's first label.
-        prediction: The answer of an upstream model; such an event is not scored again.
-        model_version: The upstream model's version, beside ``prediction``.
+        prediction: The answer that was given already; none is published for such an event.
+        model_version: The version that gave it, as the model server's answer says.
     """
 
     id: str

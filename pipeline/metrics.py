@@ -14,6 +14,7 @@ from pipeline.engine_state import EngineState
 TOTALS = {
     "events": "Events scored or scored upstream.",
     "scored_upstream": "Events that came with their prediction.",
+    "answered_by_another": "Of them, those that neither champion nor candidate had answered.",
     "duplicate_events": "Repeated events, not scored again.",
     "labels": "Labels joined to their event.",
     "labels_with_features": "Labels that brought their own features.",

@@ -147,12 +147,14 @@ class ServingSeen:
         failures: By version that is wanted; empty where all went well.
         problem: Why the split is not the wanted one, if something went wrong.
         external: Whether there are such servers at all; False ends what was known of them.
+        at_ms: When it was seen, host time in epoch milliseconds; 0: not said.
     """
 
     traffic: Traffic | None = None
     failures: dict[str, ServerFailures] = field(default_factory=dict)
     problem: str = ""
     external: bool = True
+    at_ms: int = field(default=0, compare=False)
 
 
 Input: TypeAlias = (

@@ -12,10 +12,18 @@ class RolloutSettings(Section):
 
     mode: Literal["shadow", "recommend", "auto"] = "auto"
     """shadow: scored, never served; recommend: waits for approval; auto: by the evidence."""
+    evidence: Literal["paired", "unpaired"] = "paired"
+    """paired: both versions score each event here; unpaired: by what the router's answers say."""
     steps: tuple[int, ...] = (5, 25, 50)
     """Percent of answers served by the candidate, step by step."""
     least_labels: int = Field(10, ge=1)
     """Labels needed within a step."""
+    least_labels_per_arm: int = Field(10, ge=1)
+    """unpaired: labels that each version's answers need before a verdict or a step."""
+    least_label_coverage: float = Field(0.0, ge=0, le=1)
+    """Share of each version's answers whose label must have come before PASS or a step."""
+    settle_s: float = Field(2.0, ge=0)
+    """Answers of a router count from this long after its split was seen, in seconds."""
     dwell_s: float = Field(0.0, ge=0)
     """Engine seconds needed within a step."""
     dwell_labels: int = Field(0, ge=0)
@@ -52,6 +60,12 @@ class RolloutSettings(Section):
         rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
         if not self.steps or not rising or self.steps[-1] > 100:
             raise ValueError(f"steps must rise strictly within 1..100, got {list(self.steps)}")
+        if self.evidence == "unpaired" and (self.mode == "shadow" or self.steps[-1] == 100):
+            raise ValueError(
+                f"evidence is unpaired, with mode {self.mode} and steps {list(self.steps)}: where "
+                "one version answers everything nothing is compared; use mode auto or recommend "
+                "and a last step below 100, from which PASS promotes"
+            )
         if self.probation_labels is None and self.probation_s is None:
             raise ValueError("probation_labels and probation_s are both null: set one of them")
         return self

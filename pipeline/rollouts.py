@@ -33,6 +33,7 @@ from pipeline.label_values import loss_of
 from pipeline.recording import record_rollout, register
 from pipeline.remembered_tasks import forget_promotion, remember_champion, settle_promotion
 from pipeline.rollout_settings import RolloutSettings
+from pipeline.routed_answers import note_split
 from pipeline.task_decisions import decide_at_promotion
 from pipeline.turn import Turn
 
@@ -58,6 +59,9 @@ def plan_of(settings: RolloutSettings, risk: float) -> CanaryPlan:
         longest_promotion_s=settings.longest_unserved_s,
         mode=settings.mode,
         label_permutation=settings.label_permutation,
+        evidence=settings.evidence,
+        least_labels_per_arm=settings.least_labels_per_arm,
+        least_label_coverage=settings.least_label_coverage,
     )
 
 
@@ -147,12 +151,18 @@ def advance_rollouts(turn: Turn, name: str) -> None:
         now = advance(route.probation, turn.now_s, suspect=suspicion(turn, name), live=live)
         probation_moved(turn, name, route.probation, now)
     _watch_traffic(turn, name)
-    while route.rollout is not None:
-        held, live = suspicion(turn, name), turn.converge(name)
-        seen = advance(route.rollout, turn.now_s, suspect=held, live=live)
-        if seen is route.rollout:
-            return
-        _moved(turn, name, route.rollout, seen)
+    while route.rollout is not None and _moves(turn, name, route.rollout):
+        pass
+    note_split(turn, name)
+
+
+def _moves(turn: Turn, name: str, rollout: Rollout) -> bool:
+    """Make the rollout's next move, if there is one now."""
+    held, live = suspicion(turn, name), turn.converge(name)
+    seen = advance(rollout, turn.now_s, suspect=held, live=live)
+    if seen is not rollout:
+        _moved(turn, name, rollout, seen)
+    return seen is not rollout
 
 
 def _watch_traffic(turn: Turn, name: str) -> None:

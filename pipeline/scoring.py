@@ -1,6 +1,7 @@
 """Events in, answers out: every arm scores, a salted hash decides whose answer is served."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import msgspec
@@ -19,6 +20,7 @@ from pipeline.label_values import LabelError, label_value
 from pipeline.messages import Event
 from pipeline.messages import Prediction as PredictionMessage
 from pipeline.records import Chunk
+from pipeline.routed_answers import Brought, brought, count_routed, in_pairs
 from pipeline.routing import OwnAnswers, score_tasks
 from pipeline.signals import raise_signals
 from pipeline.turn import Turn
@@ -134,45 +136,54 @@ def _count_extra(turn: Turn, extra: dict[str, int]) -> None:
             counted[name] = counted.get(name, 0) + times
 
 
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What ``ScoredRows`` will hold of n events, column by column."""
+
+    versions: NDArray[np.int32]
+    answers: NDArray[np.float64]
+    served: NDArray[np.uint8]
+    weights: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, answered: Brought) -> "_Table":
+        n = len(answered.arms)
+        return cls(
+            np.full((n, 3), NO_MODEL, np.int32),
+            np.full((n, 3), np.nan),
+            np.where(answered.ours, STABLE, answered.arms).astype(np.uint8),
+            answered.weights.copy(),
+        )
+
+    def fill(
+        self, arm: int, number: int, rows: NDArray[np.bool_], answers: NDArray[np.float64]
+    ) -> None:
+        """Set what version ``number`` says as ``arm``, for some of the rows."""
+        self.versions[rows, arm], self.answers[rows, arm] = number, answers[rows]
+
+
 def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> None:
-    core, window = turn.core, turn.state.window
-    route, n, start = turn.route(ONE_ROUTE), len(events), window.next
-    versions = np.full((n, 3), NO_MODEL, np.int32)
-    answers = np.full((n, 3), np.nan)
+    core, window, route = turn.core, turn.state.window, turn.route(ONE_ROUTE)
+    start = window.next
     turn.converge(ONE_ROUTE)
-    served = np.zeros(n, np.uint8)
-    weights = np.zeros(n, np.uint8)
-    ours, alarms = _score_stable(turn, events, rows, versions, answers, start)
+    answered = brought(turn, events, times_ms)
+    table = _Table.of(answered)
+    ours, alarms = _score_stable(turn, rows, answered, table, start)
+    _take_brought(turn, events, answered, table)
     serving: dict[int, Serving] = {}
     if ours is not None:
         stable = turn.model(route.champion)
         serving[STABLE] = (ours, stable.class_names, core.versions[route.champion].name)
     own = score_tasks(turn, events, rows, start)
-    rollout = route.rollout
-    candidate = turn.rollout_arm(ONE_ROUTE)
-    if rollout is not None and candidate is not None:
-        model = turn.model(candidate)
-        prediction = model.predict(rows)
-        versions[:, CANDIDATE] = candidate
-        answers[:, CANDIDATE] = answers_of(turn, model, prediction)
-        weight = turn.state.traffic(ONE_ROUTE).candidate_weight
-        if weight:
-            salt = f"{turn.settings.rollout.salt}/{rollout.id}"
-            upstream = np.array([e.prediction is not None for e in events])
-            if own is not None:  # a task's own weights answer: no arm of this route does
-                upstream |= own.routed.serials > 0
-            backend = turn.state.backends[ONE_ROUTE]
-            served[:] = backend.serves_candidate([e.id for e in events], salt) & ~upstream
-            weights[~upstream] = weight
-            ours_n = int((~upstream).sum())
-            route.rollout = observe_assigned(
-                rollout, events=ours_n, by_candidate=int(served.sum()), weight_pct=weight
-            )
-            serving[CANDIDATE] = (prediction, model.class_names, core.versions[candidate].name)
+    candidate = _score_candidate(turn, events, rows, answered, own, table)
+    if candidate is not None:
+        serving[CANDIDATE] = candidate
     if route.probation is not None and route.before is not None:
-        former = turn.model(route.before.champion)
-        versions[:, FORMER] = route.before.champion
-        answers[:, FORMER] = answers_of(turn, former, former.predict(rows))
+        number = route.before.champion
+        scored = answered.ours | in_pairs(route.probation)
+        if scored.any():
+            former = turn.model(number)
+            table.fill(FORMER, number, scored, answers_of(turn, former, former.predict(rows)))
     window.append(
         ScoredRows(
             start,
@@ -180,59 +191,101 @@ def _score(turn: Turn, events: list[Event], rows: Rows, times_ms: list[int]) -> 
             [e.group for e in events],
             np.array(times_ms, np.int64),
             rows,
-            versions,
-            answers,
-            served,
-            weights,
+            table.versions,
+            table.answers,
+            table.served,
+            table.weights,
             None if own is None else own.routed,
         )
     )
-    core.count("events", n)
+    core.count("events", len(events))
     raise_signals(turn, ONE_ROUTE, alarms)
     if own is None:
         monitors = turn.state.monitors[ONE_ROUTE]
         for position, event in enumerate(events, start):
             if event.task is not None:
                 raise_signals(turn, ONE_ROUTE, monitors.saw_task(event.task, position))
-    _publish(turn, events, served, serving, own)
+    _publish(turn, events, table.served, serving, own)
 
 
 def _score_stable(
-    turn: Turn,
-    events: list[Event],
-    rows: Rows,
-    versions: NDArray[np.int32],
-    answers: NDArray[np.float64],
-    start: int,
+    turn: Turn, rows: Rows, answered: Brought, table: _Table, start: int
 ) -> tuple[Prediction | None, list[Signal]]:
-    """Fill the stable arm; rows that upstream has scored keep its answer and are not scored.
+    """Fill the stable arm, but where the champion's answer came with the event.
 
     Returns:
         The champion's own answers, and what they and the inputs signal.
     """
-    number = turn.route(ONE_ROUTE).champion
-    model = turn.model(number)
-    upstream = [i for i, e in enumerate(events) if e.prediction is not None]
-    versions[:, STABLE] = number
-    if not upstream:
-        prediction = model.predict(rows)
-        answers[:, STABLE] = answers_of(turn, model, prediction)
-        return prediction, list(turn.state.monitors[ONE_ROUTE].scored(prediction, start))
-    turn.core.count("scored_upstream", len(upstream))
-    for i in upstream:
-        value = events[i].prediction
-        answers[i, STABLE] = label_value(turn, value) if value is not None else np.nan
-    own = np.setdiff1d(np.arange(len(events)), upstream)
-    if not own.size:
+    route = turn.route(ONE_ROUTE)
+    pairs = in_pairs(route.rollout or route.probation)
+    scored = answered.ours | (pairs & (answered.arms != STABLE))
+    if not scored.any():
         return None, []
+    model = turn.model(route.champion)
     prediction = model.predict(rows)
-    answers[own, STABLE] = answers_of(turn, model, prediction)[own]
+    table.fill(STABLE, route.champion, scored, answers_of(turn, model, prediction))
     monitors = turn.state.monitors[ONE_ROUTE]
+    if scored.all():
+        return prediction, list(monitors.scored(prediction, start))
+    own = np.flatnonzero(scored)
     alarms: list[Signal] = []
     for run in np.split(own, np.flatnonzero(np.diff(own) > 1) + 1):
         low, high = int(run[0]), int(run[-1]) + 1
         alarms += monitors.scored(prediction.part(low, high), start + low)
     return prediction, alarms
+
+
+def _score_candidate(
+    turn: Turn,
+    events: list[Event],
+    rows: Rows,
+    answered: Brought,
+    own: OwnAnswers | None,
+    table: _Table,
+) -> Serving | None:
+    """Fill the candidate's arm and draw whose answers are served; None: there is none."""
+    route, number = turn.route(ONE_ROUTE), turn.rollout_arm(ONE_ROUTE)
+    if route.rollout is None or number is None:
+        return None
+    count_routed(turn, answered)
+    scored = answered.ours | (in_pairs(route.rollout) & (answered.arms != CANDIDATE))
+    if not scored.any():
+        return None
+    model = turn.model(number)
+    prediction = model.predict(rows)
+    table.fill(CANDIDATE, number, scored, answers_of(turn, model, prediction))
+    weight = turn.state.traffic(ONE_ROUTE).candidate_weight
+    if not weight:
+        return None
+    drawn = answered.ours
+    if own is not None:  # a task's own weights answer: no arm of this route does
+        drawn = drawn & (own.routed.serials == 0)
+    salt = f"{turn.settings.rollout.salt}/{route.rollout.id}"
+    backend = turn.state.backends[ONE_ROUTE]
+    to_candidate = backend.serves_candidate([e.id for e in events], salt) & drawn
+    table.served[to_candidate] = CANDIDATE
+    table.weights[drawn] = weight
+    route.rollout = observe_assigned(
+        route.rollout,
+        events=int(drawn.sum()),
+        by_candidate=int(to_candidate.sum()),
+        weight_pct=weight,
+    )
+    return prediction, model.class_names, turn.version(number).name
+
+
+def _take_brought(turn: Turn, events: list[Event], answered: Brought, table: _Table) -> None:
+    """Fill the arms whose answers the events bring along."""
+    of = {STABLE: turn.route(ONE_ROUTE).champion, CANDIDATE: turn.rollout_arm(ONE_ROUTE)}
+    upstream = np.flatnonzero(~answered.ours)
+    if upstream.size:
+        turn.core.count("scored_upstream", int(upstream.size))
+    for i in upstream:
+        value, arm = events[i].prediction, int(answered.arms[i])
+        number = of.get(arm)
+        if value is not None and number is not None:
+            table.versions[i, arm] = number
+            table.answers[i, arm] = label_value(turn, value)
 
 
 def _publish(

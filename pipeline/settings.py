@@ -348,6 +348,16 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _a_router_chooses(self) -> Self:
+        if self.rollout.evidence == "unpaired" and self.serving.backend == "embedded":
+            raise ValueError(
+                "rollout.evidence: unpaired judges by the answers of a router, but serving.backend "
+                "is embedded: set it to local or kubernetes, or evidence to paired, which needs "
+                "fewer labels wherever the daemon scores the events itself"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _one_route_is_served(self) -> Self:
         if self.model.route_by is not None and self.serving.backend != "embedded":
             raise ValueError(

@@ -5,7 +5,9 @@ never waits for it. What it sees goes back as a value, which the loop journals l
 """
 
 import threading
+import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from deploy.controller import reconcile
 from deploy.rollout_plan import Traffic
@@ -94,4 +96,4 @@ class TrafficKeeper:
     def _tell(self, seen: ServingSeen) -> None:
         with self._lock:
             if seen != self._told:
-                self._told = self._news = seen
+                self._told = self._news = replace(seen, at_ms=round(time.time() * 1000))
