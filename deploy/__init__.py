@@ -52,7 +52,12 @@ if TYPE_CHECKING:
     from deploy.rollout_verbs import Verb, VerbError, apply_verb
     from deploy.sample_ratio import RatioCounts
     from deploy.seldon_core2 import SeldonCore2Backend
-    from deploy.seldon_gateway import RefusedEventError, RoutedAnswer, SeldonGateway
+    from deploy.seldon_gateway import (
+        RefusedEventError,
+        RoutedAnswer,
+        SeldonGateway,
+        predictions_url,
+    )
     from deploy.seldon_kubernetes import SeldonBackend
     from deploy.seldon_objects import ModelArtifact, PredictorTemplate
     from deploy.sequential import BettingTest, PairedEvidence, no_evidence, observe
@@ -129,6 +134,7 @@ __all__ = [
     "observe_assigned",
     "observe_one",
     "observe_pair",
+    "predictions_url",
     "reconcile",
     "retry",
     "returns_at",
@@ -181,7 +187,12 @@ _HOMES = {
     "deploy.rollout_verbs": ("Verb", "VerbError", "apply_verb"),
     "deploy.sample_ratio": ("RatioCounts",),
     "deploy.seldon_core2": ("SeldonCore2Backend",),
-    "deploy.seldon_gateway": ("RefusedEventError", "RoutedAnswer", "SeldonGateway"),
+    "deploy.seldon_gateway": (
+        "RefusedEventError",
+        "RoutedAnswer",
+        "SeldonGateway",
+        "predictions_url",
+    ),
     "deploy.seldon_kubernetes": ("SeldonBackend",),
     "deploy.seldon_objects": ("ModelArtifact", "PredictorTemplate"),
     "deploy.sequential": ("BettingTest", "PairedEvidence", "no_evidence", "observe"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.haproxy_config import ARMS, admin, haproxy_config, versions
-from deploy.haproxy_socket import HaproxyError, HaproxySocket
+from deploy.haproxy_socket import HaproxyError, HaproxySocket, ServerTries
 from deploy.loopback import LOOPBACK, free_ports
 from deploy.server_process import ServerProcess
 
@@ -155,6 +155,15 @@ class HaproxyRouter:
             return Routes(port, None, 0)
         return Routes(port, servers["candidate/model"].port, candidate.weight)
 
+    def tries(self) -> dict[str, ServerTries]:
+        """Return what each arm was given since HAProxy started, by ``ARMS``.
+
+        Raises:
+            HaproxyError: It cannot be asked.
+        """
+        found = self._socket.tries()
+        return {arm: found[f"predictions/{arm}"] for arm in ARMS}
+
     def route(self, stable: Target, candidate: Target | None, candidate_weight: int) -> None:
         """Draw the candidate for each request with ``candidate_weight`` percent, else stable.
 
@@ -179,6 +188,8 @@ class HaproxyRouter:
             commands.append("set server candidate/model state maint")
         else:
             commands += _server("candidate", candidate.port)
+            # The one before it may have been taken out; this one is not judged by that.
+            commands.append("set server predictions/candidate health up")
             entries.append(f"add map {by_version} {candidate.version} candidate")
         self._change([*commands, *entries, *weights], wanted)
 

@@ -30,6 +30,20 @@ class ServerState:
     in_use: bool
 
 
+@dataclass(frozen=True, slots=True)
+class ServerTries:
+    """What one server of a backend has been given since HAProxy started.
+
+    Attributes:
+        done: Tries that are over, but for those that the client gave up; a request that was sent
+            again is several.
+        answered: Of them, those with an answer below 500.
+    """
+
+    done: int
+    answered: int
+
+
 class HaproxySocket:
     """The socket at ``path``; each call connects anew, and times out after ten seconds."""
 
@@ -69,6 +83,31 @@ class HaproxySocket:
                     port=int(row["srv_port"]),
                     weight=int(row["srv_uweight"]),
                     in_use=int(row["srv_admin_state"]) & _MAINTENANCE == 0,
+                )
+        return found
+
+    def tries(self) -> dict[str, ServerTries]:
+        """Return what each server was given, by ``backend/name``.
+
+        Raises:
+            HaproxyError: HAProxy is away, or answers something else.
+        """
+        answer = self._call("show stat")
+        lines = answer.splitlines()
+        if not lines or not lines[0].startswith("# pxname,") or not answer.endswith("\n\n"):
+            raise HaproxyError(f"HAProxy shows no statistics: {answer[:200]!r}")
+        columns = lines[0].removeprefix("# ").split(",")
+        found = {}
+        for line in lines[1:]:
+            row = dict(zip(columns, line.split(","), strict=False))
+            if row.get("svname") not in (None, "FRONTEND", "BACKEND"):
+                proper = (f"hrsp_{kind}" for kind in ("1xx", "2xx", "3xx", "4xx"))
+                found[f"{row['pxname']}/{row['svname']}"] = ServerTries(
+                    done=sum(
+                        sign * int(row[name] or 0)
+                        for name, sign in (("stot", 1), ("scur", -1), ("cli_abrt", -1))
+                    ),
+                    answered=sum(int(row[name] or 0) for name in proper),
                 )
         return found
 

@@ -41,27 +41,33 @@ class RoutedAnswer:
     latency_s: float
 
 
+def predictions_url(address: str, namespace: str, name: str) -> str:
+    """Return where a SeldonDeployment answers behind its gateway.
+
+    >>> predictions_url("http://gateway:8003/", "models", "churn")
+    'http://gateway:8003/seldon/models/churn/api/v1.0/predictions'
+    """
+    return f"{address.rstrip('/')}/seldon/{namespace}/{name}/api/v1.0/predictions"
+
+
 class SeldonGateway:
-    """Asks one SeldonDeployment through its gateway; a context manager that closes connections.
+    """Asks one router; a context manager that closes connections.
 
     Args:
-        address: Of the gateway, ``http(s)://host[:port]``.
-        namespace: Of the SeldonDeployment.
-        name: Of the SeldonDeployment.
+        url: Of the predictions: ``predictions_url`` of a gateway, or the local router's
+            ``http://127.0.0.1:PORT/api/v1.0/predictions``.
         timeout_s: Longest wait for one answer, seconds.
         connections: Most requests at a time; more wait for their turn within ``timeout_s``.
     """
 
     def __init__(
         self,
-        address: str,
-        namespace: str,
-        name: str,
+        url: str,
         *,
         timeout_s: float = 2.0,
         connections: int = 16,
     ) -> None:
-        self._url = f"{address.rstrip('/')}/seldon/{namespace}/{name}/api/v1.0/predictions"
+        self._url = url
         self._client = httpx.Client(
             timeout=timeout_s,
             limits=httpx.Limits(max_connections=connections),

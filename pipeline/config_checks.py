@@ -168,7 +168,7 @@ def check_rollout(settings: Settings, core: Core) -> list[Finding]:
             )
         ]
     try:
-        plan_of(rollout, risk.next_rollout)
+        plan_of(rollout, risk.next_rollout, guards=settings.reads_servers)
     except ValueError as error:
         return [Finding("error", "rollout", str(error))]
     found = [

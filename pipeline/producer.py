@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -138,18 +138,35 @@ class PlayCounts:
     stopped: bool
 
 
-def play(rows: Iterable[FileRow], plan: PlayPlan, outlet: Outlet, clock: Clock) -> PlayCounts:
+Ask = Callable[[FileRow], dict[str, object]]
+"""Returns what an answer adds to the event."""
+
+
+def play(
+    rows: Iterable[FileRow],
+    plan: PlayPlan,
+    outlet: Outlet,
+    clock: Clock,
+    ask: Ask | None = None,
+) -> PlayCounts:
     """Send events at the plan's rate and labels when they are due, in stream order.
 
     A label that is due is sent before the next event. At the end labels that are due later are
     still waited for; after a stop they are not.
+
+    Args:
+        rows: Of the file.
+        plan: What goes out when.
+        outlet: Where to.
+        clock: Time.
+        ask: Asked about each row before its event goes out; None: nobody is.
     """
-    return _Play(plan, outlet, clock).run(rows)
+    return _Play(plan, outlet, clock, ask).run(rows)
 
 
 class _Play:
-    def __init__(self, plan: PlayPlan, outlet: Outlet, clock: Clock) -> None:
-        self._plan, self._outlet, self._clock = plan, outlet, clock
+    def __init__(self, plan: PlayPlan, outlet: Outlet, clock: Clock, ask: Ask | None) -> None:
+        self._plan, self._outlet, self._clock, self._ask = plan, outlet, clock, ask
         self._encode = msgspec.json.Encoder().encode
         self._waiting: deque[tuple[float, FileRow]] = deque()
         self._events = self._labels = 0
@@ -205,6 +222,8 @@ class _Play:
             event["task"] = row.task
         if row.group is not None:
             event["group"] = row.group
+        if self._ask is not None:
+            event |= self._ask(row)
         self._outlet.send("events", row.id.encode(), self._encode(event))
         self._events += 1
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from deploy.guards import GuardReading
 from deploy.rollout_plan import Traffic
 from pipeline.messages import Decision
 
@@ -146,6 +147,7 @@ class ServingSeen:
         traffic: The split in force; None: nothing is served, or nothing is settled.
         failures: By version that is wanted; empty where all went well.
         problem: Why the split is not the wanted one, if something went wrong.
+        readings: Errors and latency by version, while two are served; empty: not read.
         external: Whether there are such servers at all; False ends what was known of them.
         at_ms: When it was seen, host time in epoch milliseconds; 0: not said.
     """
@@ -153,6 +155,7 @@ class ServingSeen:
     traffic: Traffic | None = None
     failures: dict[str, ServerFailures] = field(default_factory=dict)
     problem: str = ""
+    readings: dict[str, GuardReading] = field(default_factory=dict)
     external: bool = True
     at_ms: int = field(default=0, compare=False)
 

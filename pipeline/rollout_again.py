@@ -28,7 +28,7 @@ def retry(turn: Turn, name: str, who: str, reason: str) -> None:
         route.ended,
         id=core.rollouts + 1,
         stable=turn.version(route.champion).name,
-        plan=plan_of(turn.settings.rollout, alpha),
+        plan=plan_of(turn.settings.rollout, alpha, guards=turn.settings.reads_servers),
         who=who,
         now_s=turn.now_s,
         reason=reason,

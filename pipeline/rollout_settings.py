@@ -46,6 +46,14 @@ class RolloutSettings(Section):
     """With serving.backend: engine seconds that a candidate's traffic may go unseen; null: off."""
     most_server_failures: int = Field(5, ge=1)
     """With serving.backend: failures of a candidate's server, none long past, that roll it back."""
+    most_error_rate: float | None = Field(0.1, ge=0, lt=1)
+    """With serving.backend local: share of failed requests that rolls back; null: off."""
+    longest_latency_ms: float | None = Field(None, gt=0)
+    """The same: bound on the 95th percentile of the time to answer, milliseconds; null: off."""
+    guard_requests: int = Field(50, ge=1)
+    """The same: requests that a server must have had before the two say anything."""
+    guard_window_s: float = Field(300.0, gt=0)
+    """The same: how far back the two look, seconds."""
     label_permutation: Literal["hold", "adapt"] = "hold"
     """When the labels look permuted: hold for a person, or adapt to them."""
     wrong_promotions_per_30_days: float = Field(0.5, gt=0)

@@ -34,6 +34,7 @@ from pipeline.recording import record_rollout, register
 from pipeline.remembered_tasks import forget_promotion, remember_champion, settle_promotion
 from pipeline.rollout_settings import RolloutSettings
 from pipeline.routed_answers import note_split
+from pipeline.server_readings import reading_of
 from pipeline.task_decisions import decide_at_promotion
 from pipeline.turn import Turn
 
@@ -41,8 +42,14 @@ if TYPE_CHECKING:
     from deploy.gate import GateResult
 
 
-def plan_of(settings: RolloutSettings, risk: float) -> CanaryPlan:
-    """Return the plan that a rollout follows, fixed when it begins."""
+def plan_of(settings: RolloutSettings, risk: float, *, guards: bool) -> CanaryPlan:
+    """Return the plan that a rollout follows, fixed when it begins.
+
+    Args:
+        settings: The configuration.
+        risk: Of this rollout.
+        guards: Whether the candidate's server is read.
+    """
     return CanaryPlan(
         weights=settings.steps,
         least_labels=settings.least_labels,
@@ -62,6 +69,9 @@ def plan_of(settings: RolloutSettings, risk: float) -> CanaryPlan:
         evidence=settings.evidence,
         least_labels_per_arm=settings.least_labels_per_arm,
         least_label_coverage=settings.least_label_coverage,
+        most_error_rate=settings.most_error_rate if guards else None,
+        longest_latency_ms=settings.longest_latency_ms if guards else None,
+        guard_requests=settings.guard_requests,
     )
 
 
@@ -106,7 +116,7 @@ def begin_rollout(
         kind=kind,
         stable=turn.version(route.champion).name,
         candidate=version.name,
-        plan=plan_of(turn.settings.rollout, alpha),
+        plan=plan_of(turn.settings.rollout, alpha, guards=turn.settings.reads_servers),
         now_s=turn.now_s,
         reason=f"{candidate.recipe} of episode {episode.number}",
     )
@@ -148,7 +158,9 @@ def advance_rollouts(turn: Turn, name: str) -> None:
     route = turn.route(name)
     if route.probation is not None:
         live = turn.converge(name)
-        now = advance(route.probation, turn.now_s, suspect=suspicion(turn, name), live=live)
+        guard = reading_of(turn, route.probation)
+        held = suspicion(turn, name)
+        now = advance(route.probation, turn.now_s, suspect=held, guard=guard, live=live)
         probation_moved(turn, name, route.probation, now)
     _watch_traffic(turn, name)
     while route.rollout is not None and _moves(turn, name, route.rollout):
@@ -159,7 +171,8 @@ def advance_rollouts(turn: Turn, name: str) -> None:
 def _moves(turn: Turn, name: str, rollout: Rollout) -> bool:
     """Make the rollout's next move, if there is one now."""
     held, live = suspicion(turn, name), turn.converge(name)
-    seen = advance(rollout, turn.now_s, suspect=held, live=live)
+    guard = reading_of(turn, rollout)
+    seen = advance(rollout, turn.now_s, suspect=held, guard=guard, live=live)
     if seen is not rollout:
         _moved(turn, name, rollout, seen)
     return seen is not rollout

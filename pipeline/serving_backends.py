@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from deploy.controller import BackendError, ServingBackend
+from deploy.guards import GuardReading
+from deploy.local_readings import LocalReadings
 from deploy.seldon_local import LocalBackend, LocalServing
 from deploy.seldon_process import ModelFolder
 from deploy.serving_environment import ServingEnvironmentError, cache_folder, serving_python
@@ -31,6 +33,7 @@ class Kept:
         may_act: Asked before every look: None, or why nothing may be changed now.
         waits: What an unfinished split still waits for, in words; "" where it does not say.
         turn_s: Longest time between two looks, seconds; None: the keeper's own.
+        readings: Errors and latency by version; empty where they are not read.
     """
 
     backend: ServingBackend
@@ -40,6 +43,7 @@ class Kept:
     may_act: Callable[[], str | None] = lambda: None
     waits: Callable[[], str] = lambda: ""
     turn_s: float | None = None
+    readings: Callable[[], dict[str, GuardReading]] = dict
 
 
 def open_backend(
@@ -94,4 +98,5 @@ def _local(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) ->
             for version, f in backend.failures().items()
         }
 
-    return Kept(backend, failures, backend.close, backend.router.port)
+    readings = LocalReadings(backend, settings.rollout.guard_window_s)
+    return Kept(backend, failures, backend.close, backend.router.port, readings=readings)

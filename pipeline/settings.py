@@ -20,7 +20,7 @@ from pydantic_settings import (
 
 from pipeline.rollout_settings import RolloutSettings
 from pipeline.serving_settings import ServingSettings
-from pipeline.settings_section import Section
+from pipeline.settings_section import Section, changed
 
 
 class ModelSettings(Section):
@@ -356,6 +356,24 @@ class Settings(BaseSettings):
                 "fewer labels wherever the daemon scores the events itself"
             )
         return self
+
+    @model_validator(mode="after")
+    def _servers_are_read(self) -> Self:
+        given = self.rollout
+        of_ours = changed(given, "most_error_rate") and given.most_error_rate is not None
+        asked = {"most_error_rate": of_ours, "longest_latency_ms": given.longest_latency_ms}
+        wanted = [name for name, value in asked.items() if value]
+        if wanted and not self.reads_servers:
+            raise ValueError(
+                f"rollout.{wanted[0]} guards model servers of serving.backend local, but it is "
+                f"{self.serving.backend}: set it to null"
+            )
+        return self
+
+    @property
+    def reads_servers(self) -> bool:
+        """Whether errors and latency of the model servers are read."""
+        return self.serving.backend == "local"
 
     @model_validator(mode="after")
     def _one_route_is_served(self) -> Self:

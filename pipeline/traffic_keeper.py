@@ -88,7 +88,14 @@ class TrafficKeeper:
             return self._kept.turn_s or TURN_S
         found = reconcile(target, self._kept.backend)
         problem = found.error or ("" if found.live else self._kept.waits())
-        self._tell(ServingSeen(found.observed, self._kept.failures(), problem[:LONGEST_REASON]))
+        self._tell(
+            ServingSeen(
+                found.observed,
+                self._kept.failures(),
+                problem[:LONGEST_REASON],
+                self._kept.readings(),
+            )
+        )
         if found.retry_in_s is None:
             return self._kept.turn_s or (HOPELESS_S if found.error else TURN_S)
         return min(found.retry_in_s, self._kept.turn_s or TURN_S)

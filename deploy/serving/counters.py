@@ -4,17 +4,21 @@ Seldon's own counters read, change and write back without a lock between, so tha
 requests at the same time can erase the other's count, and a reward of 0 is not counted at all.
 """
 
+import bisect
+import math
 import multiprocessing
 from collections.abc import Mapping
 
 _LOCK_S = 5.0
+
+BOUNDS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+"""Upper bounds of the histogram of the time to answer, seconds; one more is infinite."""
 
 _METRICS = {
     "ok": ('requests_total{outcome="ok"', "counter"),
     "refused": ('requests_total{outcome="refused"', "counter"),
     "failed": ('requests_total{outcome="failed"', "counter"),
     "rows": ("rows_total{", "counter"),
-    "seconds": ("answer_seconds_total{", "counter"),
     "feedback": ("feedback_total{", "counter"),
     "reward": ("reward_sum{", "gauge"),
 }
@@ -32,13 +36,20 @@ class Counters:
         labels: On every sample.
     """
 
+    _SECONDS = len(_METRICS)
+    _BUCKETS = _SECONDS + 1
+
     def __init__(self, labels: Mapping[str, str]) -> None:
         self._at = {name: i for i, name in enumerate(_METRICS)}
-        self._sums = multiprocessing.Array("d", len(_METRICS))
+        self._sums = multiprocessing.Array("d", self._BUCKETS + len(BOUNDS_S) + 1)
         self._labels = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
 
-    def add(self, amounts: Mapping[str, float]) -> None:
+    def add(self, amounts: Mapping[str, float], seconds: float | None = None) -> None:
         """Add to several sums at once.
+
+        Args:
+            amounts: By name.
+            seconds: How long an answer took, if there was one.
 
         Raises:
             TimeoutError: Another process of the server died while it was adding.
@@ -49,6 +60,9 @@ class Counters:
         try:
             for name, amount in amounts.items():
                 self._sums[self._at[name]] += amount
+            if seconds is not None:
+                self._sums[self._SECONDS] += seconds
+                self._sums[self._BUCKETS + bisect.bisect_left(BOUNDS_S, seconds)] += 1
         finally:
             lock.release()
 
@@ -66,7 +80,17 @@ class Counters:
                 lines.append(f"# TYPE {metric} {kind}")
             comma = "" if sample.endswith("{") else ","
             lines.append(f"metadrift_serving_{sample}{comma}{self._labels}}} {self.value(name)!r}")
-        return "\n".join(lines) + "\n"
+        return "\n".join([*lines, *self._histogram()]) + "\n"
+
+    def _histogram(self) -> list[str]:
+        metric, count = "metadrift_serving_answer_seconds", 0
+        lines = [f"# TYPE {metric} histogram"]
+        for i, bound in enumerate((*BOUNDS_S, math.inf)):
+            count += int(self._sums[self._BUCKETS + i])
+            le = "+Inf" if bound == math.inf else f"{bound:g}"
+            lines.append(f'{metric}_bucket{{le="{le}",{self._labels}}} {count}')
+        lines.append(f"{metric}_sum{{{self._labels}}} {float(self._sums[self._SECONDS])!r}")
+        return [*lines, f"{metric}_count{{{self._labels}}} {count}"]
 
 
 def _escaped(text: str) -> str:

@@ -97,10 +97,10 @@ class ModelServer:
             outcome = "refused"
             raise
         finally:
-            counts = {outcome: 1.0}
+            counts, took_s = {outcome: 1.0}, None
             if outcome == "ok" and rows is not None:
-                counts |= {"rows": len(rows), "seconds": time.perf_counter() - began}
-            self.counters.add(counts)
+                counts["rows"], took_s = len(rows), time.perf_counter() - began
+            self.counters.add(counts, took_s)
 
     def feedback(self, message: Mapping[str, object], reward: float) -> None:
         """Count what an answer was worth, 0 too.

@@ -1,6 +1,7 @@
 """``metadrift produce``: a file played into the topics."""
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,7 @@ HELP = """Play a file into the events and labels topics, as a producer in produc
 
 Events go out at --rate; each row's label follows after --label-delay events or --label-delay-s
 seconds, for a --label-fraction of the rows. Ctrl-C stops after what is in flight.
+With --ask each row is one request to a router first; its event carries the answer and who gave it.
 
 Example: metadrift produce quarter.csv --label churned --rate 50 --label-fraction 0.2
 
@@ -73,6 +75,16 @@ def produce(
     file_times: Annotated[
         bool, typer.Option("--file-times", help="`ts` is the row's own time, not that of sending.")
     ] = False,
+    ask: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask this router about each row first; its answer goes into the event. "
+            "http://127.0.0.1:PORT/api/v1.0/predictions"
+        ),
+    ] = None,
+    ask_timeout_s: Annotated[
+        float, typer.Option(min=0.1, help="Longest wait for one answer.")
+    ] = 10.0,
     seed: Annotated[int, typer.Option(help="Of label choice and shuffling.")] = 0,
     config: CONFIG = DEFAULT_CONFIG,
     as_json: JSON = False,
@@ -90,6 +102,8 @@ def produce(
         features=features,
         boundaries=boundaries,
     )
+    from deploy.seldon_gateway import SeldonGateway
+    from pipeline.asked_router import AskedRouter
     from pipeline.data_file import DataFileError
     from pipeline.kafka_producer import KafkaOutlet, ProduceError
     from pipeline.producer import PlayPlan, StopClock, play, stopping_on_signals
@@ -107,12 +121,19 @@ def produce(
         fail(str(error), EXIT_CONFIG)
     if columns.label is None and label_fraction > 0:
         typer.echo("note: no --label column is named, so no labels are sent", err=True)
+    if ask is not None and not ask.startswith(("http://", "https://")):
+        fail(f"--ask is {ask!r}: give the address of the predictions, http://...", EXIT_CONFIG)
     data = open_rows(file, columns, settings, known)
-    clock = StopClock()
+    clock, asked = StopClock(), None
     try:
         rows = data.rows(seed if shuffle_within_task else None)
-        with KafkaOutlet(settings.kafka) as outlet, stopping_on_signals(clock):
-            counts = play(rows, plan, outlet, clock)
+        with ExitStack() as stack:
+            outlet = stack.enter_context(KafkaOutlet(settings.kafka))
+            if ask is not None:
+                gateway = stack.enter_context(SeldonGateway(ask, timeout_s=ask_timeout_s))
+                asked = AskedRouter(gateway, settings.model.task_type)
+            stack.enter_context(stopping_on_signals(clock))
+            counts = play(rows, plan, outlet, clock, asked)
     except DataFileError as error:
         fail(str(error), EXIT_DATA)
     except ProduceError as error:
@@ -125,10 +146,13 @@ def produce(
                 "labels_unsent": counts.labels_unsent,
                 "seconds": round(counts.seconds, 3),
                 "stopped": counts.stopped,
+                **({} if asked is None else {"unanswered": asked.unanswered}),
             }
         )
         return
     ended = "stopped after" if counts.stopped else "sent"
     typer.echo(f"{ended} {counts.events} events and {counts.labels} labels")
+    if asked is not None and asked.unanswered:
+        typer.echo(f"  {asked.unanswered} had no answer; last: {asked.last_problem}", err=True)
     if counts.labels_unsent:
         typer.echo(f"  {counts.labels_unsent} labels were not due yet", file=sys.stderr)

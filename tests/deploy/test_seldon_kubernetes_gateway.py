@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deploy.controller import PermanentBackendError, TransientBackendError
-from deploy.seldon_gateway import RefusedEventError, SeldonGateway
+from deploy.seldon_gateway import RefusedEventError, SeldonGateway, predictions_url
 from tests.servers.ports import LOOPBACK, free_ports
 
 PATH = "/seldon/models/metadrift-model/api/v1.0/predictions"
@@ -82,7 +82,9 @@ def scripted() -> Iterator[ScriptedGateway]:
 
 @pytest.fixture
 def gateway(scripted: ScriptedGateway) -> Iterator[SeldonGateway]:
-    with SeldonGateway(scripted.address, "models", "metadrift-model", timeout_s=60.0) as made:
+    with SeldonGateway(
+        predictions_url(scripted.address, "models", "metadrift-model"), timeout_s=60.0
+    ) as made:
         yield made
 
 
@@ -122,7 +124,7 @@ def test_servers_that_are_not_well_are_transient_and_asked_once(
 def test_no_answer_in_time_is_transient(scripted: ScriptedGateway) -> None:
     scripted.script = lambda number: None
     with (
-        SeldonGateway(scripted.address, "models", "m", timeout_s=0.2) as gateway,
+        SeldonGateway(predictions_url(scripted.address, "models", "m"), timeout_s=0.2) as gateway,
         pytest.raises(TransientBackendError, match="no answer"),
     ):
         gateway.predict("event-1", {})
@@ -131,7 +133,7 @@ def test_no_answer_in_time_is_transient(scripted: ScriptedGateway) -> None:
 def test_no_gateway_is_transient() -> None:
     (port,) = free_ports(1)
     with (
-        SeldonGateway(f"http://{LOOPBACK}:{port}", "models", "m") as gateway,
+        SeldonGateway(predictions_url(f"http://{LOOPBACK}:{port}", "models", "m")) as gateway,
         pytest.raises(TransientBackendError, match="no answer"),
     ):
         gateway.predict("event-1", {})

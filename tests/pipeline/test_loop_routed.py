@@ -76,7 +76,8 @@ class Service:
 
 
 def routed(folder: Path, **rollout: object) -> Loop:
-    given = {"evidence": "unpaired", "steps": [50], "least_labels": 10, "settle_s": 0.0, **rollout}
+    given: dict[str, object] = {"evidence": "unpaired", "steps": [50], "settle_s": 0.0}
+    given |= {"least_labels": 10, "most_error_rate": None, **rollout}
     return opened(folder, rollout=given, serving={"backend": "local"})
 
 

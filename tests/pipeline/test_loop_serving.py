@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from deploy.guards import GuardReading
 from deploy.rollout import Phase, Traffic
 from pipeline.core_state import ONE_ROUTE
 from pipeline.records import ServerFailures, ServingSeen
@@ -137,6 +138,64 @@ def test_failures_of_the_stable_version_end_no_rollout(tmp_path: Path) -> None:
         assert loop.route.rollout is not None
 
 
+def read(loop: Loop, version: str, reading: GuardReading) -> None:
+    """Let the servers carry what is wanted; this is how one of them does."""
+    loop.step(ServingSeen(wanted(loop), readings={version: reading}))
+
+
+def guarded(folder: Path, **rollout: object) -> Loop:
+    return opened(folder, rollout=rollout, serving={"backend": "local"})
+
+
+def test_a_candidate_whose_server_fails_requests_is_rolled_back(tmp_path: Path) -> None:
+    with guarded(tmp_path) as loop:
+        rollout = in_rollout(served_beside(loop)).route.rollout
+        assert rollout is not None and rollout.plan.most_error_rate == 0.1
+        read(loop, rollout.candidate, GuardReading(49, 49))
+        read(loop, rollout.candidate, GuardReading(50, 5))
+        assert loop.route.rollout is not None
+        read(loop, rollout.candidate, GuardReading(50, 6))
+        assert loop.route.rollout is None and loop.route.champion == 1
+        (back,) = loop.decided("rollout-rolled-back")
+        assert "6 of 50 requests failed" in back.reason
+
+
+def test_a_slow_candidate_is_rolled_back(tmp_path: Path) -> None:
+    with guarded(tmp_path, longest_latency_ms=20, guard_requests=10) as loop:
+        rollout = in_rollout(served_beside(loop)).route.rollout
+        assert rollout is not None
+        read(loop, rollout.candidate, GuardReading(10, 0, 20.0))
+        read(loop, rollout.stable, GuardReading(10, 10, 900.0))
+        assert loop.route.rollout is not None, "the stable version is no candidate"
+        read(loop, rollout.candidate, GuardReading(10, 0, 20.5))
+        assert "20.5 ms > 20 ms" in loop.decided("rollout-rolled-back")[0].reason
+
+
+def test_a_candidate_whose_server_is_not_read_passes_nothing(tmp_path: Path) -> None:
+    with guarded(tmp_path) as loop:
+        rollout = in_rollout(served_beside(loop)).route.rollout
+        assert rollout is not None
+        follow(loop)
+        loop.stream(200, second)
+        assert loop.route.rollout is not None and loop.route.rollout.step == 0
+        assert loop.route.rollout.evidence.better.e_value() > 1 / loop.route.rollout.plan.risk
+        read(loop, rollout.candidate, GuardReading())
+        assert loop.route.champion == 2
+
+
+def test_a_new_champion_whose_server_fails_requests_is_taken_back(tmp_path: Path) -> None:
+    with guarded(tmp_path, probation_labels=1000) as loop:
+        rollout = in_rollout(served_beside(loop)).route.rollout
+        assert rollout is not None
+        read(loop, rollout.candidate, GuardReading())
+        loop.until(lambda: loop.route.probation, second)
+        read(loop, rollout.candidate, GuardReading())
+        assert loop.route.champion == 2
+        read(loop, rollout.candidate, GuardReading(60, 30))
+        assert loop.route.champion == 1
+        assert "30 of 60 requests failed" in loop.decided("rollback")[0].reason
+
+
 def test_without_servers_beside_it_the_loop_judges_alone_again(tmp_path: Path) -> None:
     with opened(tmp_path) as loop:
         in_rollout(served_beside(loop))
@@ -154,6 +213,7 @@ def test_what_was_seen_is_folded_again(tmp_path: Path) -> None:
         assert rollout is not None
         follow(loop)
         loop.stream(20, second)
+        read(loop, rollout.candidate, GuardReading(30, 1, 12.5))
         failed(loop, rollout.candidate, 2)
         loop.restart()
         assert loop.fold.state.core.serving is not None
