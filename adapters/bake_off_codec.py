@@ -1,8 +1,10 @@
 """A bake-off as bytes, for the trip to the adaptation worker and back: msgpack, never pickle.
 
-Models and the meta-init travel in their packed form, whose digests are checked on arrival.
+Models and the meta-init travel in their packed form, whose digests are checked on arrival. Results
+that are kept name their models by digest instead: a model lies in one place.
 """
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -14,7 +16,7 @@ from adapters.bake_off import BakeOff, Outcome, RecipeResult
 from adapters.examples import Examples
 from adapters.feature_schema import FeatureSchema, Rows
 from adapters.meta_init import pack_meta_init, unpack_meta_init
-from adapters.model_file import pack_model, unpack_model
+from adapters.model_file import Model, pack_model, unpack_model
 
 
 class BakeOffCodecError(ValueError):
@@ -62,6 +64,7 @@ class _Result(msgspec.Struct):
     seconds: float
     model: bytes | None
     evidence_losses: bytes = b""  # results of earlier releases lie on shelves without it
+    digest: str = ""  # of a model that is kept elsewhere; earlier releases kept it in ``model``
 
 
 def encode_request(request: BakeOff) -> bytes:
@@ -121,8 +124,16 @@ def decode_request(raw: bytes) -> BakeOff:
     )
 
 
-def encode_results(results: tuple[RecipeResult, ...]) -> bytes:
-    """Return the results as bytes."""
+def encode_results(
+    results: tuple[RecipeResult, ...], keep: Callable[[Model], str] | None = None
+) -> bytes:
+    """Return the results as bytes.
+
+    Args:
+        results: Of a bake-off.
+        keep: Stores a model elsewhere and returns its digest, which then stands in its place; None:
+            the bytes hold the models themselves.
+    """
     return msgpack.encode(
         [
             _Result(
@@ -134,16 +145,28 @@ def encode_results(results: tuple[RecipeResult, ...]) -> bytes:
                 holdout_losses=_bytes_of(result.holdout_losses),
                 curve=result.curve,
                 seconds=result.seconds,
-                model=None if result.model is None else pack_model(result.model),
+                model=None if result.model is None or keep else pack_model(result.model),
                 evidence_losses=_bytes_of(result.evidence_losses),
+                digest=keep(result.model) if result.model is not None and keep else "",
             )
             for result in results
         ]
     )
 
 
-def decode_results(raw: bytes) -> tuple[RecipeResult, ...]:
-    """Return the results of ``encode_results``; raises as ``decode_request``."""
+def decode_results(
+    raw: bytes, models: Callable[[str], Model] | None = None
+) -> tuple[RecipeResult, ...]:
+    """Return the results of ``encode_results``.
+
+    Args:
+        raw: As they were encoded.
+        models: Returns a model by its digest; needed for results that name theirs.
+
+    Raises:
+        BakeOffCodecError: The bytes are no results, or name models that cannot be looked up here.
+        ModelFileError: A model is damaged.
+    """
     return tuple(
         RecipeResult(
             name=wire.name,
@@ -154,11 +177,27 @@ def decode_results(raw: bytes) -> tuple[RecipeResult, ...]:
             holdout_losses=_floats(wire.holdout_losses),
             curve=wire.curve,
             seconds=wire.seconds,
-            model=None if wire.model is None else unpack_model(wire.model),
+            model=_model_of(wire, models),
             evidence_losses=_floats(wire.evidence_losses),
         )
         for wire in _decode(raw, tuple[_Result, ...])
     )
+
+
+def model_digests(raw: bytes) -> list[str]:
+    """Return the digests that results name their models by; raises as ``decode_results``."""
+    return [wire.digest for wire in _decode(raw, tuple[_Result, ...]) if wire.digest]
+
+
+def _model_of(wire: _Result, models: Callable[[str], Model] | None) -> Model | None:
+    if wire.digest:
+        if models is None:
+            raise BakeOffCodecError(
+                f"recipe {wire.name} names its model by the digest {wire.digest}: pass models, "
+                "which looks it up on the shelf"
+            )
+        return models(wire.digest)
+    return None if wire.model is None else unpack_model(wire.model)
 
 
 _T = TypeVar("_T")

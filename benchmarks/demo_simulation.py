@@ -106,7 +106,7 @@ def _play(fold: Fold, script: Script, seed: int, champion: Model, init: MetaInit
         models={v.name: shelf.model(v.digest) for v in core.versions.values()},
         first=core.versions[1].name,
         fitted=fitted_models(script, seed),
-        bake_offs={digest: decode_results(shelf.result(digest)) for digest in digests},
+        bake_offs={digest: decode_results(shelf.result(digest), shelf.model) for digest in digests},
         counts=core.counts,
     )
 

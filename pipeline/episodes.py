@@ -332,7 +332,7 @@ def _decide_winner(
         reason = f"episode {episode.number}: the bake-off failed: {done.error}"
         end_episode(turn, name, "failed", reason)
         return
-    results = decode_results(turn.results(done.digest))
+    results = decode_results(turn.results(done.digest), turn.models)
     task = task_decisions.decide(turn, name, episode, request, results)
     if task is not None:
         task_decisions.record(turn, name, episode, task)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from adapters.bake_off_codec import decode_results
+from adapters.bake_off_codec import decode_results, encode_results
 from pipeline.adaptation_worker import Answer
 from pipeline.bake_off_request import build_request, wanted
 from pipeline.engine import Engine
@@ -76,10 +76,8 @@ class Fold:
             return self._about_a_task(request, answer)
         if answer.error:
             return BakeOffDone(episode, request, "", answer.error)
-        for result in decode_results(answer.result):
-            if result.model is not None:
-                self.shelf.put_model(result.model)
-        return BakeOffDone(episode, request, self.shelf.put_result(answer.result))
+        kept = encode_results(decode_results(answer.result), self.shelf.put_model)
+        return BakeOffDone(episode, request, self.shelf.put_result(kept))
 
     def _about_a_task(self, number: int, answer: Answer) -> RouteAdapted:
         routing = self.state.core.routing

@@ -71,7 +71,7 @@ def gather(
         models={v.name: shelf.model(v.digest) for v in core.versions.values()},
         first=core.versions[1].name,
         fitted=fitted,
-        bake_offs={digest: decode_results(shelf.result(digest)) for digest in digests},
+        bake_offs={digest: decode_results(shelf.result(digest), shelf.model) for digest in digests},
         counts=core.counts,
     )
 

@@ -15,10 +15,11 @@ from adapters.bake_off_codec import (
     decode_results,
     encode_request,
     encode_results,
+    model_digests,
 )
 from adapters.examples import Examples
 from adapters.feature_schema import Preprocessor, Rows
-from adapters.model_file import Architecture, Model, ModelFileError, pack_model
+from adapters.model_file import Architecture, Model, ModelFileError, model_digest, pack_model
 from tests.adapters.lanes import (
     KINDS,
     LANES,
@@ -332,6 +333,27 @@ def test_a_bake_off_travels_as_bytes() -> None:
     back = decode_results(one)
     assert encode_results(back) == one
     assert [r.name for r in back] == [r.name for r in everything()]
+
+
+def test_results_that_are_kept_name_their_models_by_digest() -> None:
+    results = run_bake_off(request(seed=5, schema=SCHEMA))
+    shelf: dict[str, Model] = {}
+
+    def keep(model: Model) -> str:
+        digest = model_digest(model)
+        shelf[digest] = model
+        return digest
+
+    whole, kept = encode_results(results), encode_results(results, keep)
+    learned = [r.model for r in results if r.model is not None]
+    assert model_digests(kept) == [model_digest(model) for model in learned]
+    assert len(shelf) == len(learned) > 2
+    assert model_digests(whole) == []
+    assert len(whole) > 5 * len(kept)
+    assert encode_results(decode_results(kept, shelf.__getitem__)) == whole
+    assert encode_results(decode_results(whole)) == whole, "as earlier releases kept them"
+    with pytest.raises(BakeOffCodecError, match=r"names its model by the digest sha256:.*: pass"):
+        decode_results(kept)
 
 
 def test_a_regression_request_travels_too() -> None:

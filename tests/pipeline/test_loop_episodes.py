@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from adapters.bake_off_codec import decode_results, model_digests
+from adapters.model_file import model_digest
 from pipeline.adaptation_worker import AdaptationWorker, Answer
 from pipeline.records import BakeOffDone, Poll, Tick
 from tests.pipeline.loop_driver import Loop
@@ -169,6 +171,20 @@ def test_no_example_of_the_holdout_was_learned_from(tmp_path: Path) -> None:
             assert max(counted.values()) == 1
 
 
+def test_a_learned_model_lies_on_the_shelf_once(tmp_path: Path) -> None:
+    with Loop(quick_settings(tmp_path)) as loop:
+        loop.stream(200, first)
+        loop.until(lambda: loop.decided("bake-off"), second)
+        shelf = loop.fold.shelf
+        kept = [path.read_bytes() for path in (shelf.folder / "results").iterdir()]
+        named = {digest for result in kept for digest in model_digests(result)}
+        assert len(named) > 1
+        assert not any(b"metadrift-pack" in result for result in kept)
+        assert {model_digest(shelf.model(digest)) for digest in named} == named
+        tables = loop.tables()
+        assert loop.refolded(tmp_path) == tables
+
+
 def test_regression_end_to_end(tmp_path: Path) -> None:
     settings = quick_settings(
         tmp_path,
@@ -212,9 +228,6 @@ def test_the_worker_process_gives_the_answer_that_this_process_gives(tmp_path: P
 
 
 def digests(answer: Answer) -> dict[str, object]:
-    from adapters.bake_off_codec import decode_results
-    from adapters.model_file import model_digest
-
     return {
         r.name: (None if r.model is None else model_digest(r.model), r.query_losses.tolist())
         for r in decode_results(answer.result)
