@@ -104,9 +104,11 @@ def as_arrays(tasks: TaskSet) -> tuple[ArrayTask, ...]:
     )
 
 
-def episode_source(tasks: TaskSet, ways: int) -> EpisodeSource:
+def episode_source(tasks: TaskSet, settings: MetaTrainSettings) -> EpisodeSource:
     """Return episodes of whole tasks, or N-way episodes where ``ways`` is not 0."""
-    return NWayTasks(tasks, ways) if ways else TaskSampler(tasks)
+    if settings.ways:
+        return NWayTasks(tasks, settings.ways)
+    return TaskSampler(tasks, settings.by_class)
 
 
 def run_share(share: Share, clock: Clock, report: Report, group: TaskGroup) -> dict[JobName, bytes]:
@@ -123,7 +125,7 @@ def run_share(share: Share, clock: Clock, report: Report, group: TaskGroup) -> d
     module = initialise(share.architecture, settings.seed)
     with one_thread():
         episodes = ValidationEpisodes.draw(
-            episode_source(validation, settings.ways),
+            episode_source(validation, settings),
             settings.support,
             settings.query,
             settings.validation_episodes,
@@ -155,7 +157,7 @@ def _start(
         learner,
         module,
         share.task_type,
-        episode_source(tasks, settings.ways),
+        episode_source(tasks, settings),
         plan_of(job, settings),
         replace(
             around,

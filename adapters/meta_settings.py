@@ -53,6 +53,8 @@ class MetaTrainSettings:
         support: Labels that a start shall adapt from; for N-way a multiple of ``ways``.
         query: Examples that judge an adapted start; for N-way a multiple of ``ways``.
         ways: Classes per episode for N-way K-shot; 0 takes the tasks column.
+        by_class: Without ``ways``: spread the support evenly over the classes of each task, as
+            K labels per class in use; False draws it without regard to class, as a stream does.
         maml_steps: Meta-steps of MAML and of all others but Reptile; the rate decays to 0 over
             them by a cosine.
         maml_tasks: Tasks per meta-step, likewise.
@@ -90,6 +92,7 @@ class MetaTrainSettings:
     support: int = 20
     query: int = 40
     ways: int = 0
+    by_class: bool = False
     maml_steps: int = 1500
     maml_tasks: int = 16
     maml_lr: float = 2e-3
@@ -138,6 +141,10 @@ class MetaTrainSettings:
             raise ValueError(
                 "algorithms has joint with ways: classes without fixed outputs cannot be learned"
                 " jointly; leave one of them out"
+            )
+        if self.ways and self.by_class:
+            raise ValueError(
+                "by_class with ways: N-way episodes have equal classes already; leave one out"
             )
         if self.validate_every < 0:
             raise ValueError(f"validate_every is {self.validate_every}; use a number >= 0")

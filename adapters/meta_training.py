@@ -59,6 +59,8 @@ def meta_train(
     train_rows, validation_rows, left_out = _split(data, settings)
     examples = data.examples
     task_type: TaskType = "regression" if len(examples.values) else "classification"
+    if settings.by_class and task_type == "regression":
+        raise MetaTrainingError("by_class is True, but the labels are numbers; leave it out")
     names = data.class_names or tuple(sorted(set(examples.labels)))
     if settings.ways or task_type == "regression":
         names = ()

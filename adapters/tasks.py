@@ -218,6 +218,24 @@ class _Pool:
         within = torch.rand(count, generator=generator, dtype=torch.float64) * counts[groups]
         return starts[groups] + within.long()
 
+    def draw_by_class(
+        self, cell: int, support: int, query: int, generator: torch.Generator
+    ) -> Tensor:
+        """Return ``support`` + ``query`` row positions of ``cell`` with distinct keys.
+
+        The support goes round the classes: every class once before one has a second row.
+        """
+        rows = self.draw(cell, len(self.starts[cell]), generator)
+        order = torch.argsort(self.targets[rows], stable=True)
+        _, counts = torch.unique_consecutive(self.targets[rows[order]], return_counts=True)
+        firsts = torch.cumsum(counts, 0) - counts
+        turn = torch.empty_like(order)
+        turn[order] = torch.arange(len(order)) - firsts.repeat_interleave(counts)
+        chosen = torch.argsort(turn, stable=True)[:support]
+        rest = torch.ones(len(rows), dtype=torch.bool)
+        rest[chosen] = False
+        return torch.cat([rows[chosen], rows[rest][:query]])
+
     def batch(self, at: Tensor, support: int, targets: Tensor | None = None) -> EpisodeBatch:
         """Return rows ``at`` ``(tasks, support + query)`` as episodes."""
         inputs = self.inputs[at]
@@ -233,14 +251,25 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskSampler:
-    """Episodes of whole tasks, each drawn uniformly with replacement."""
+    """Episodes of whole tasks, each drawn uniformly with replacement.
+
+    Attributes:
+        tasks: Where the episodes come from.
+        by_class: Spread the support over the task's classes as evenly as it goes, as K labels per
+            class are; a class with too few rows gives what it has, and of rows that share a key
+            one is drawn, whatever its class. The query is drawn from the rest without regard to
+            class. False: neither regards class.
+    """
 
     tasks: TaskSet
+    by_class: bool = False
     _pool: _Pool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.tasks.tasks:
             raise ValueError("cannot sample episodes from no tasks")
+        if self.by_class and any(t.targets.is_floating_point() for t in self.tasks.tasks):
+            raise ValueError("by_class is True, but the targets are numbers; leave it out")
         object.__setattr__(self, "_pool", _Pool.of(self.tasks.tasks))
 
     @property
@@ -259,8 +288,11 @@ class TaskSampler:
                 f" {query} query examples; leave them out (TaskSet.without_small) or ask for fewer"
             )
         chosen = torch.randint(len(self.tasks), (tasks,), generator=generator).tolist()
-        at = torch.stack([self._pool.draw(task, support + query, generator) for task in chosen])
-        return self._pool.batch(at, support)
+        if self.by_class:
+            rows = [self._pool.draw_by_class(t, support, query, generator) for t in chosen]
+        else:
+            rows = [self._pool.draw(t, support + query, generator) for t in chosen]
+        return self._pool.batch(torch.stack(rows), support)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -5,7 +5,7 @@ The folder work of ``metadrift meta-train``; it prints nothing and calls no serv
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -44,6 +44,7 @@ class MetaRunResult:
         left_out: Reason -> rows.
         curves: Loss over steps by algorithm.
         seconds: Wall time of the training.
+        settings: As it was trained.
         memory: Confirmed tasks that it was trained on.
         contest: How it did against the meta-init in force; None where there was no contest.
     """
@@ -57,6 +58,7 @@ class MetaRunResult:
     left_out: dict[str, int]
     curves: dict[str, tuple[tuple[int, float], ...]]
     seconds: float
+    settings: MetaTrainSettings
     memory: tuple[str, ...] = ()
     contest: Contest | None = None
 
@@ -84,6 +86,7 @@ def meta_run(
     class_names: tuple[str, ...],
     champion: bool,
     tell: Tell,
+    shots: int | None = None,
     checkpoints: Path | None = None,
     memory: FromMemory | None = None,
 ) -> MetaRunResult:
@@ -98,17 +101,21 @@ def meta_run(
         class_names: Order of the outputs; empty means the sorted labels.
         champion: Whether to fit a first champion on all rows.
         tell: Told how far it is.
+        shots: Labels of each class to adapt from, instead of ``settings.support`` without regard
+            to class; a task with fewer classes than another has more of each.
         checkpoints: Folder where the training keeps its state, and goes on from; None: nowhere.
         memory: Confirmed tasks to train on as well; None: the file's alone.
 
     Raises:
         DataFileError: A cell cannot be read.
-        MetaRunError: No row can be learned from.
+        MetaRunError: No row can be learned from, or labels per class are wanted of numbers.
         MetaTrainingError: Too few tasks (to train on, or to judge), divergence, or a lost worker.
         LeakError: A task or a row is in the file and in the memory.
     """
     began_s = time.monotonic()
     found, left_out = _examples(file, by_task=not settings.ways)
+    if shots is not None:
+        settings = replace(settings, support=shots * _most_classes(found), by_class=True)
     judges: tuple[Task, ...] = ()
     remembered: tuple[str, ...] = ()
     rows = settings.support + settings.query
@@ -165,6 +172,7 @@ def meta_run(
         left_out=left_out,
         curves={job: tuple(points) for job, points in curves.points.items()},
         seconds=time.monotonic() - began_s,
+        settings=settings,
         memory=remembered,
         contest=outcome,
     )
@@ -190,16 +198,26 @@ def _examples(file: DataFile, *, by_task: bool) -> tuple[FileExamples, dict[str,
     return found, {why: count for why, count in left_out.items() if count}
 
 
-def training_record(
-    model: str, data: Path, settings: MetaTrainSettings, result: MetaRunResult, at_ms: int
-) -> TrainingRecord:
+def _most_classes(found: FileExamples) -> int:
+    """Return how many classes the task with the most of them has."""
+    if not found.examples.labels:
+        raise MetaRunError("--shots: the labels are numbers and have no classes; give --support")
+    classes: dict[str, set[str]] = {}
+    for task, label in zip(found.tasks, found.examples.labels, strict=True):
+        classes.setdefault(task, set()).add(label)
+    return max(len(names) for names in classes.values())
+
+
+def training_record(model: str, data: Path, result: MetaRunResult, at_ms: int) -> TrainingRecord:
     """Return the run that MLflow is told of."""
+    settings = result.settings
     params: dict[str, Scalar] = {
         "data": data.name,
         "digest": result.digest,
         "recommended": result.meta_init.recommended,
         "algorithms": ",".join(settings.algorithms),
         "support": settings.support,
+        "by_class": settings.by_class,
         "query": settings.query,
         "ways": settings.ways,
         "seed": settings.seed,

@@ -30,7 +30,6 @@ from pipeline.commands.common import (
 )
 
 if TYPE_CHECKING:
-    from adapters.meta_settings import MetaTrainSettings
     from adapters.model_file import Architecture
     from pipeline.meta_from_memory import FromMemory
     from pipeline.meta_run import MetaRunResult
@@ -39,8 +38,9 @@ if TYPE_CHECKING:
 HELP = """Train Reptile, MAML and other starts over tasks; a first champion where there is none.
 
 Tasks come from a column (--task) or are drawn as N-way K-shot episodes over the classes (--ways,
---shots). The result waits in the state folder for the daemon's next start; MLflow gets a run and
-the meta-init as a version of NAME-meta-init, alias meta-init.
+--shots). With --task, --shots draws so many labels of each class to adapt from; without it they
+come without regard to class, as in a stream. The result waits in the state folder for the daemon's
+next start; MLflow gets a run and the meta-init as a version of NAME-meta-init, alias meta-init.
 
 With --from-memory the confirmed tasks of this model's state are learned from as well. What comes of
 it replaces the meta-init in force only where it is better on tasks that neither was trained on.
@@ -77,7 +77,12 @@ def meta_train(
     ways: Annotated[
         int | None, typer.Option(min=2, help="N-way episodes over the classes, not a task column.")
     ] = None,
-    shots: Annotated[int, typer.Option(min=1, help="With --ways: examples per class.")] = 5,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Labels per class to adapt from. Default: 5 with --ways, else --support."
+        ),
+    ] = None,
     support: Annotated[
         int | None,
         typer.Option(min=1, help="Labels to adapt from. Default: half of episode.support."),
@@ -125,6 +130,8 @@ def meta_train(
         fail("--label: missing; name the column of the truth", EXIT_CONFIG)
     if ways is None and columns.task is None:
         fail("give --task COLUMN, or --ways N --shots K over the classes", EXIT_CONFIG)
+    if shots and support and ways is None:
+        fail("--shots and --support: give labels per class, or in all", EXIT_CONFIG)
     if from_memory and ways is not None:
         fail("--from-memory needs tasks by name; give --task instead of --ways", EXIT_CONFIG)
     from adapters.meta_init import Algorithm
@@ -134,14 +141,17 @@ def meta_train(
     from pipeline.data_file import DataFileError
     from pipeline.meta_run import MetaRunError, meta_run
 
+    per_class = shots or (5 if ways else None)
+    if ways and per_class:
+        support, query = ways * per_class, ways * max(1, query // ways)
     try:
         plan = MetaTrainSettings(
             algorithms=cast("tuple[Algorithm, ...]", tuple(algorithms.replace(" ", "").split(","))),
             architecture=_architecture(module, module_args),
             device=_device(device),
             validate_every=validate_every,
-            support=ways * shots if ways else support or max(1, settings.episode.support // 2),
-            query=ways * max(1, query // ways) if ways else query,
+            support=support or max(1, settings.episode.support // 2),
+            query=query,
             ways=ways or 0,
             seed=seed,
             max_seconds=max_seconds,
@@ -157,6 +167,7 @@ def meta_train(
                 data,
                 plan,
                 settings.state_dir,
+                shots=None if ways else per_class,
                 class_names=known.class_names if known else (),
                 champion=wanted,
                 tell=bars.tell,
@@ -167,7 +178,7 @@ def meta_train(
         fail(str(error), EXIT_DATA)
     if not as_json:
         _tell(result)
-    run, version, away = _register(settings, file, plan, result)
+    run, version, away = _register(settings, file, result)
     if as_json:
         print_json(_document(result, run, version, away))
     elif not away:
@@ -258,9 +269,7 @@ def _running(settings: "Settings") -> bool:
     return daemon_runs(settings)
 
 
-def _register(
-    settings: "Settings", file: Path, plan: "MetaTrainSettings", result: "MetaRunResult"
-) -> tuple[str, str, str]:
+def _register(settings: "Settings", file: Path, result: "MetaRunResult") -> tuple[str, str, str]:
     """Return run, version and, where MLflow could not be told, why."""
     from pipeline.meta_run import training_record, version_record
     from pipeline.state_file import wall_s
@@ -272,7 +281,7 @@ def _register(
     )
 
     at_ms = int(wall_s() * 1000)
-    training = training_record(settings.model.name, file, plan, result, at_ms)
+    training = training_record(settings.model.name, file, result, at_ms)
     try:
         if not result.taken:
             run = record_run(

@@ -138,3 +138,46 @@ def test_n_way_refuses_uneven_sizes_and_small_classes() -> None:
         source.sample(1, 4, 2, seeded())
     with pytest.raises(ValueError, match="ways is 3 with 2 classes"):
         n_way_tasks(inputs, [*"aaaaa", *"bb"], keys, ways=3)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 9), min_size=2, max_size=5),
+    shots=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=60, deadline=None)
+def test_by_class_no_class_has_more_support_before_the_others_have_as_much(
+    sizes: list[int], shots: int, seed: int
+) -> None:
+    targets = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    n = len(targets)
+    support = min(shots * len(sizes), n - 1)
+    one = TaskData("one", torch.zeros(n, 1), targets, np.arange(n, dtype=np.uint64))
+    batch = TaskSampler(TaskSet((one,)), by_class=True).sample(4, support, 1, seeded(seed))
+    for found, s, q in zip(
+        batch.support.targets, batch.support_keys, batch.query_keys, strict=True
+    ):
+        counts = torch.bincount(found, minlength=len(sizes)).tolist()
+        most = max(counts)
+        assert all(c >= min(most - 1, size) for c, size in zip(counts, sizes, strict=True))
+        assert len({*s.tolist(), *q.tolist()}) == support + 1
+        assert (targets[s.astype(np.int64)] == found).all()
+
+
+def test_by_class_every_class_is_in_a_support_of_one_each_and_the_query_keeps_the_proportions() -> (
+    None
+):
+    targets = torch.tensor([0] * 90 + [1] * 9 + [2])
+    one = TaskData("one", torch.zeros(100, 1), targets, np.arange(100, dtype=np.uint64))
+    balanced = TaskSampler(TaskSet((one,)), by_class=True).sample(200, 3, 20, seeded())
+    assert all(sorted(t.tolist()) == [0, 1, 2] for t in balanced.support.targets)
+    assert len(np.unique(balanced.support_keys)) > 60
+    assert 0.05 < (balanced.query.targets == 1).float().mean() < 0.11
+    plain = TaskSampler(TaskSet((one,))).sample(200, 3, 20, seeded())
+    assert sum(len(set(t.tolist())) < 3 for t in plain.support.targets) > 150
+
+
+def test_by_class_is_refused_where_targets_are_numbers() -> None:
+    numbers = TaskData("a", torch.zeros(3, 1), torch.zeros(3), np.arange(3, dtype=np.uint64))
+    with pytest.raises(ValueError, match="by_class is True, but the targets are numbers"):
+        TaskSampler(TaskSet((numbers,)), by_class=True)

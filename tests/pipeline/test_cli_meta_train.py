@@ -112,6 +112,24 @@ def test_a_training_goes_on_from_its_checkpoint_and_refuses_another_one(
     assert "anil.checkpoint" in " ".join(complaint.split())
 
 
+def test_shots_are_labels_per_class_of_a_task(tmp_path: Path, told: Told) -> None:
+    past, config = batches(tmp_path / "past.csv"), write_config(tmp_path)
+    kept = [o for i, o in enumerate(OPTIONS) if "--support" not in OPTIONS[max(0, i - 1) : i + 1]]
+
+    def run(*more: str) -> Mapping[str, object]:
+        args = ["meta-train", str(past), *kept, "--features", "x", *more, "-c", str(config)]
+        found = CliRunner().invoke(app, args)
+        assert found.exit_code == 0, found.output
+        return {**json.loads(found.stdout), **told.params}
+
+    balanced, plain = run("--shots", "3"), run("--support", "6")
+    assert (balanced["support"], balanced["by_class"]) == (6, True)
+    assert (plain["support"], plain["by_class"]) == (6, False)
+    assert balanced["meta_init"] != plain["meta_init"]
+    _, complaint = trained(tmp_path, "--shots", "3", code=2)
+    assert "--shots and --support" in complaint
+
+
 @pytest.mark.parametrize(
     ("option", "value", "says"),
     [
