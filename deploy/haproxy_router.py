@@ -16,6 +16,8 @@ from deploy.server_process import ServerProcess
 _START_S = 30.0
 _AWAIT_S = 2.0
 _DRAIN_S = 5.0
+AGAIN_S = 5.0
+"""After a start that failed, the next one comes no sooner, seconds."""
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
 
@@ -80,6 +82,7 @@ class HaproxyRouter:
         self._process: ServerProcess | None = None
         self._answered = False
         self._started_s = 0.0
+        self._failed: tuple[float, RouterError] | None = None
 
     @property
     def url(self) -> str:
@@ -101,9 +104,12 @@ class HaproxyRouter:
 
         Raises:
             HaproxyError: It does not answer yet; a later call looks again.
-            RouterError: It ended, or did not answer for half a minute and was ended.
+            RouterError: It ended, or did not answer for half a minute and was ended; within the
+                next five seconds the same again, without a try.
         """
         if not self.alive:
+            if self._failed is not None and time.monotonic() < self._failed[0] + AGAIN_S:
+                raise self._failed[1]
             self.stop()
             self._process = self._begin()
             self._answered, self._started_s = False, time.monotonic()
@@ -111,7 +117,7 @@ class HaproxyRouter:
         while not self._answered:
             try:
                 self._socket.servers()
-                self._answered = True
+                self._answered, self._failed = True, None
             except HaproxyError as error:
                 now_s = time.monotonic()
                 if not self.alive or now_s >= self._started_s + _START_S:
@@ -134,9 +140,11 @@ class HaproxyRouter:
     def _not_started(self, error: HaproxyError) -> RouterError:
         tail = self._process.log_tail() if self._process is not None else ""
         self.stop()
-        return RouterError(
+        told = RouterError(
             f"HAProxy did not start on {self.url} ({error}); the end of its log: {tail}"
         )
+        self._failed = (time.monotonic(), told)
+        return told
 
     def routes(self) -> Routes | None:
         """Return where requests go now; None where nothing takes them.

@@ -109,8 +109,10 @@ class KubernetesLease:
         transitions = spec.get("leaseTransitions")
         count = transitions if isinstance(transitions, int) else 0
         if holder == self._holder:
-            # A restart under the same name does not count as a change of hands.
-            return self._replace(current, {**spec, "renewTime": _time(wall)})
+            # A restart under the same name does not count as a change of hands. The duration may be
+            # another since: others wait as long as is written, and we believe in our own.
+            renewed = {"renewTime": _time(wall), "leaseDurationSeconds": self._duration_s}
+            return self._replace(current, {**spec, **renewed})
         if self._seen is None or self._seen.version != version:
             self._seen = _Seen(version, now_s)
         written = spec.get("leaseDurationSeconds")

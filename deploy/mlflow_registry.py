@@ -173,6 +173,8 @@ class MlflowRegistry:
         run_id = self._runs.ensure(record.run_key, record.recipe, record.at_ms).info.run_id
         artifacts = f"{kind}-{record.digest.removeprefix('sha256:')[:8]}"
         self._client.log_artifacts(run_id, str(folder), artifacts)
+        if record.own_run:
+            self._runs.finish(run_id, record.at_ms)
         self._ensure_registered_model(name)
         made = self._client.create_model_version(
             name,

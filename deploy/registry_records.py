@@ -300,8 +300,9 @@ class ModelVersionRecord:
 
     Attributes:
         key: Names the version.
-        run_key: Key of the run that made it; a recipe's run or a training run. A run of that
-            key is created where there is none.
+        run_key: Key of the run that made it: a recipe's run or a training run, which are recorded
+            by themselves, or ``<key>/made`` (or ``key``) for a run of its own, which is finished
+            with the version. A run of that key is created where there is none.
         at_ms: Engine time, epoch milliseconds.
         digest: Of the folder: ``sha256:`` and the hexadecimal sha256 of its ``manifest.json``.
         recipe: How it was made (``maml``, ``joint``, ``imported``, ...).
@@ -320,6 +321,11 @@ class ModelVersionRecord:
     parent: str | None = None
     packet_digest: str | None = None
     facts: Mapping[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def own_run(self) -> bool:
+        """Whether nobody else tells of its run."""
+        return self.run_key in (self.key, f"{self.key}/made")
 
     def __post_init__(self) -> None:
         check_key(self.key)

@@ -6,17 +6,17 @@ supervises: what has died is no longer observed, so it is applied again.
 """
 
 import re
-import shutil
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from deploy.controller import PermanentBackendError, TransientBackendError
 from deploy.haproxy_router import HaproxyRouter, RouterError, Target, find_haproxy
 from deploy.haproxy_socket import HaproxyError
+from deploy.leaving_servers import LeavingServers
 from deploy.rollout_plan import Traffic
+from deploy.scratch_folder import ScratchFolder
 from deploy.seldon_process import ModelFolder, SeldonOptions, SeldonProcess
 
 _VERSION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -27,6 +27,7 @@ _LONGEST_WAIT_S = 30.0
 _HEALTH_EVERY_S = 2.0
 _SILENT_S = 30.0
 _FORGIVEN_S = 300.0
+_LEAVE_POLL_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,7 @@ class LocalBackend:
         serving: How it is set up.
         models: Returns where the model of a version lies; KeyError for one that is not known.
         clock: Seconds that only rise.
+        failures: Of an earlier life, by version; those that are wanted again go on from there.
 
     Raises:
         PermanentBackendError: HAProxy is missing; the message says how to install it.
@@ -95,6 +97,7 @@ class LocalBackend:
         serving: LocalServing,
         models: Callable[[str], ModelFolder],
         clock: Callable[[], float] = time.monotonic,
+        failures: Mapping[str, Failures] | None = None,
     ) -> None:
         self._serving, self._models, self._clock = serving, models, clock
         try:
@@ -102,22 +105,24 @@ class LocalBackend:
         except RouterError as error:
             raise PermanentBackendError(str(error)) from error
         # Paths of sockets may have about a hundred bytes; a state folder's path may be longer.
-        self._scratch = Path(tempfile.mkdtemp(prefix="metadrift-"))
+        self._scratch = ScratchFolder()
         self._options = SeldonOptions(
             python=serving.python,
             logs=serving.logs,
-            scratch=self._scratch,
+            scratch=self._scratch.path,
             threads=serving.threads,
             python_path=serving.python_path,
         )
         self.router = HaproxyRouter(
-            scratch=self._scratch,
+            scratch=self._scratch.path,
             log=serving.logs / "haproxy.log",
             port=serving.port,
             answer_s=serving.answer_s,
             binary=binary,
         )
-        self._servers: dict[str, _Server] = {}
+        known = (failures or {}).items()
+        self._servers = {version: _Server(failures=failed) for version, failed in known}
+        self._leaving = LeavingServers()
         self._shadow = False
 
     # ---------------------------------------------------------------- the protocol
@@ -126,7 +131,8 @@ class LocalBackend:
         """Start what is missing, route, then end what is no longer wanted.
 
         Waits for no server: while one starts it raises, and a later call goes on. Until a candidate
-        answers, stable has all requests.
+        answers, stable has all requests. What has to leave ends the requests that it has in hand
+        meanwhile, and is killed by a later call after 15 seconds.
 
         Raises:
             TransientBackendError: A server is starting, or it has failed and is tried again later,
@@ -166,6 +172,7 @@ class LocalBackend:
         Raises:
             TransientBackendError: HAProxy cannot be asked.
         """
+        self._leaving.clear_away(self._clock())
         try:
             routes = self.router.routes()
         except HaproxyError as error:
@@ -200,12 +207,17 @@ class LocalBackend:
         return {v: s.process for v, s in self._servers.items() if s.process is not None}
 
     def close(self) -> None:
-        """End the router, then the model servers, then remove their temporary files."""
+        """End the router, then the model servers, then remove their temporary files.
+
+        Takes some 20 seconds at most: the servers end side by side.
+        """
         try:
             self.router.stop()
         finally:
             self._end_all_but([])
-            shutil.rmtree(self._scratch, ignore_errors=True)
+            while not self._leaving.clear_away(self._clock()):
+                time.sleep(_LEAVE_POLL_S)
+            self._scratch.remove()
 
     # ---------------------------------------------------------------- one server
 
@@ -297,7 +309,7 @@ class LocalBackend:
         for version in [v for v in self._servers if v not in wanted]:
             process = self._servers.pop(version).process
             if process is not None:
-                process.stop()
+                self._leaving.add(process, self._clock())
 
 
 def _told(version: str, failures: Failures) -> str:

@@ -11,7 +11,6 @@ from deploy.server_process import ServerProcess
 
 _PACKAGES = ("adapters", "deploy")
 _HEALTH_S = 5.0
-_STOP_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class SeldonProcess:
     def __init__(
         self, version: str, model: ModelFolder, options: SeldonOptions, port: int | None = None
     ) -> None:
-        self.version = version
+        self.version, self._digest = version, model.digest
         free, self.metrics_port, self._grpc_port = free_ports(3)
         self.port = port or free
         self._healthy_s: float | None = None
@@ -98,15 +97,27 @@ class SeldonProcess:
         return self._process.exit_code is None
 
     def ready(self) -> bool:
-        """Ask it whether its model answers; False also while it starts."""
+        """Ask it whether its model answers; False also while it starts.
+
+        Somebody else may have taken its port before it did, perhaps the model server of another
+        daemon: what answers has to be this version.
+        """
         try:
-            status, _ = get(self.port, "/health/status", _HEALTH_S)
+            status, body = get(self.port, "/health/status", _HEALTH_S)
         except OSError:
             return False
-        if status != 200:
+        if status != 200 or not self._is_ours(body):
             return False
         self._healthy_s = time.monotonic()
         return True
+
+    def _is_ours(self, health: bytes) -> bool:
+        try:
+            told = json.loads(health)
+        except ValueError:
+            return False
+        wanted = {"model_version": self.version, "digest": self._digest}
+        return isinstance(told, dict) and wanted.items() <= told.items()
 
     def silent_for(self) -> float:
         """Return the seconds since it last answered ``ready``; 0 before its first answer."""
@@ -122,9 +133,9 @@ class SeldonProcess:
         """Return the end of its log."""
         return self._process.log_tail()
 
-    def stop(self) -> None:
-        """Let it finish the requests in hand, then end its whole group."""
-        self._process.stop(_STOP_S)
+    def ask_to_end(self) -> None:
+        """Let it finish the requests in hand; ``kill`` then ends what is left of its group."""
+        self._process.ask_to_end()
 
     def kill(self) -> None:
         """End its whole group at once."""

@@ -70,16 +70,23 @@ class ServerProcess:
 
     def log_tail(self, lines: int = 12) -> str:
         """Return the end of what this process has printed."""
-        with self._log.open("rb") as log:
-            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 16_384))
-            return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+        try:
+            with self._log.open("rb") as log:
+                log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 16_384))
+                return "\n".join(log.read().decode(errors="replace").splitlines()[-lines:])
+        except OSError as error:  # others may clear logs away; that is no reason to fall over
+            return f"({self._log} cannot be read: {error.strerror})"
+
+    def ask_to_end(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ask it to end what it has in hand; ``kill`` then clears its group away."""
+        if self._process.poll() is None:
+            self._process.send_signal(number)
 
     def stop(self, within_s: float, number: signal.Signals = signal.SIGTERM) -> None:
         """Ask it to end what it has in hand, wait, and kill what is left of its group."""
         try:
-            if self._process.poll() is None:
-                self._process.send_signal(number)
-                self._process.wait(within_s)
+            self.ask_to_end(number)
+            self._process.wait(within_s)
         except subprocess.TimeoutExpired:
             pass  # it had its time: kill below ends it
         finally:

@@ -213,19 +213,24 @@ class Daemon:
                 self._log.warning("detector restarts in warm-up", monitor=name)
 
     def _open_servers(self) -> None:
-        """Begin to serve beside the loop, where the settings say so; nothing is known of it yet."""
-        kept = open_backend(self.settings, self._fold.shelf, self._digests, self._file.epoch)
-        seen = ServingSeen(external=kept is not None)
+        """Begin to serve beside the loop, where the settings say so; no traffic is seen yet."""
         known = self._fold.state.core.serving
+        failed = known.failures if known is not None else {}
+        kept = open_backend(
+            self.settings, self._fold.shelf, self._digests, self._file.epoch, failed
+        )
+        seen = ServingSeen(failures=kept.failures() if kept else {}, external=kept is not None)
         if known != (seen if kept is not None else None):
             self._fold.step(seen)
+        epoch, path = self._file.epoch, state_path(self.settings.state_dir)
+        address = path.with_name("serving.json")
+        address.unlink(missing_ok=True)  # an earlier router's
         if kept is None:
             return
-        epoch, path = self._file.epoch, state_path(self.settings.state_dir)
         self._keeper = TrafficKeeper(kept, lambda: epoch_in(path) == epoch)
         if kept.port is None:
             return
-        write_address(path.with_name("serving.json"), "127.0.0.1", kept.port)
+        write_address(address, "127.0.0.1", kept.port)
         self._log.info("serving", url=f"http://127.0.0.1:{kept.port}/api/v1.0/predictions")
 
     def _close_servers(self) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from deploy.controller import BackendError, ServingBackend
 from deploy.guards import GuardReading
 from deploy.local_readings import LocalReadings
-from deploy.seldon_local import LocalBackend, LocalServing
+from deploy.seldon_local import Failures, LocalBackend, LocalServing
 from deploy.seldon_process import ModelFolder
 from deploy.serving_environment import ServingEnvironmentError, cache_folder, serving_python
 from pipeline.model_shelf import ModelShelf
@@ -47,7 +47,11 @@ class Kept:
 
 
 def open_backend(
-    settings: Settings, shelf: ModelShelf, digests: Mapping[str, str], owner_epoch: int
+    settings: Settings,
+    shelf: ModelShelf,
+    digests: Mapping[str, str],
+    owner_epoch: int,
+    failures: Mapping[str, ServerFailures] | None = None,
 ) -> Kept | None:
     """Return the backend that the settings name; None: the daemon answers alone.
 
@@ -56,6 +60,7 @@ def open_backend(
         shelf: Where the models lie.
         digests: Of the versions by name; looked at when a version is to be served.
         owner_epoch: Of this owner of the state file.
+        failures: That were seen before a restart; local servers count on from there.
 
     Raises:
         ServingError: Something that it needs is missing.
@@ -65,7 +70,7 @@ def open_backend(
         case "embedded":
             return None
         case "local":
-            return _local(settings, shelf, digests)
+            return _local(settings, shelf, digests, failures or {})
         case "kubernetes":
             # Its client takes a second to import.
             from pipeline.kubernetes_serving import open_kubernetes
@@ -73,7 +78,12 @@ def open_backend(
             return open_kubernetes(settings, shelf, digests, owner_epoch)
 
 
-def _local(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) -> Kept:
+def _local(
+    settings: Settings,
+    shelf: ModelShelf,
+    digests: Mapping[str, str],
+    known: Mapping[str, ServerFailures],
+) -> Kept:
     serving = settings.serving
 
     def folder(version: str) -> ModelFolder:
@@ -88,7 +98,8 @@ def _local(settings: Settings, shelf: ModelShelf, digests: Mapping[str, str]) ->
             start_s=serving.start_s,
             python_path=serving.python_path,
         )
-        backend = LocalBackend(options, folder)
+        before = {version: Failures(f.count, f.reason) for version, f in known.items()}
+        backend = LocalBackend(options, folder, failures=before)
     except (ServingEnvironmentError, BackendError) as error:
         raise ServingError(f"serving.backend local: {error}") from error
 

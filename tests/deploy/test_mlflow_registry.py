@@ -150,6 +150,7 @@ def test_a_damaged_artifact_is_not_fetched(
     folder, digest = model_folder(tmp_path / "made")
     version = registry.register_version(folder, version_record("v", digest))
     found = client.get_model_version(model, version)
+    assert client.get_run(found.run_id).info.status == "FINISHED", "nobody else tells of this run"
     (tmp_path / "manifest.json").write_bytes(b'{"evil": 1}')
     path = f"{found.tags['metadrift.artifacts']}/artifacts/model"
     client.log_artifact(found.run_id, str(tmp_path / "manifest.json"), path)

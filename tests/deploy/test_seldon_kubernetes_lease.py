@@ -72,3 +72,13 @@ def test_a_lease_that_a_person_deleted_is_made_again(world: SeldonWorld) -> None
     path = f"/apis/coordination.k8s.io/v1/namespaces/{world.namespace}/{LEASES.plural}/{NAME}"
     world.admin.call("DELETE", path)
     assert lease.hold(1.0, NOON) and spec(world)["holderIdentity"] == "pod-1"
+
+
+def test_another_duration_is_written_with_the_next_renewal(world: SeldonWorld) -> None:
+    assert KubernetesLease(world.api(), NAME, "pod-1", duration_s=15).hold(0.0, NOON)
+    longer = KubernetesLease(world.api(), NAME, "pod-1", duration_s=60)
+    second = KubernetesLease(world.api(), NAME, "pod-2", duration_s=15)
+    assert longer.hold(10.0, NOON) and spec(world)["leaseTransitions"] == 0
+    assert not second.hold(10.0, NOON)
+    assert longer.held(69.9) and not second.hold(69.9, NOON), "both would act"
+    assert second.hold(70.0, NOON)

@@ -188,7 +188,12 @@ def test_a_canary_takes_its_steps_is_promoted_and_leaves(backend: LocalBackend) 
     converge(backend, Traffic("1-a"))  # regret: rolled back, the canary is gone
     assert who_answers(backend, 20) == {("1-a", "stable"): 20}
     assert set(backend.processes()) == {"1-a"}
-    wait_for(lambda: not members(before["2-b"]))
+
+    def gone() -> bool:
+        reconcile(Traffic("1-a"), backend)  # each look clears away what has ended
+        return not members(before["2-b"])
+
+    wait_for(gone)
     assert not reconcile(Traffic("1-a"), backend).applied  # and nothing more is to be done
 
 

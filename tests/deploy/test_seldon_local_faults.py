@@ -189,6 +189,7 @@ def test_killed_after_each_call_it_leaves_nothing_and_starts_anew(
         assert len(proxied.faults) == killed + 1, "it ended by itself"
         wait_for(lambda: not mentions(folder))
     wait_for(lambda: not mentions(folder))
+    assert not [*folder.glob("metadrift-serving-*")], "each removes what the killed one left"
     print(f"{len(proxied.faults)} calls went wrong")
     assert len(proxied.faults) >= (5 if target.candidate else 3)
 

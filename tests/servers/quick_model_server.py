@@ -26,7 +26,12 @@ def main() -> None:
     parser.add_argument("--http-port", type=int, required=True)
     parser.add_argument("--parameters", type=json.loads, required=True)
     options, _ = parser.parse_known_args()
-    version = {each["name"]: each["value"] for each in options.parameters}["version"]
+    given = {each["name"]: each["value"] for each in options.parameters}
+    told = {
+        "meta": {"tags": {"model_version": given["version"]}},
+        "model_version": given["version"],  # the real one's health page has these two
+        "digest": given["digest"],
+    }
 
     class Handler(BaseHTTPRequestHandler):
         timeout = 30
@@ -40,7 +45,7 @@ def main() -> None:
             self.answer()
 
         def answer(self) -> None:
-            body = json.dumps({"meta": {"tags": {"model_version": version}}}).encode()
+            body = json.dumps(told).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
