@@ -51,6 +51,7 @@ bench-meta: $(VENV)/.dev ## meta-learning against its baselines; takes hours
 	$(BIN)/python -m benchmarks.anil_step
 	$(BIN)/python -m benchmarks.sorting_plans
 	$(BIN)/python -m benchmarks.sinusoids
+	$(BIN)/python -m benchmarks.omniglot --budget-minutes 60
 	$(BIN)/python -m benchmarks.gas_shots
 	$(BIN)/python -m benchmarks.wisdm_shots
 	$(BIN)/python -m benchmarks.wisdm_routes

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     )
     from adapters.fomaml import FOMAML
     from adapters.grown_models import grown_model
+    from adapters.image_tasks import with_rotations
     from adapters.joint_pretraining import JointPretraining
     from adapters.maml import MAML
     from adapters.meta_init import (
@@ -61,8 +62,10 @@ if TYPE_CHECKING:
         unpack_model,
     )
     from adapters.modules import MLP, initialise
+    from adapters.n_way_evaluation import n_way_accuracies
     from adapters.networks import Conv4, NormalisedMLP
-    from adapters.prototypes import GrownHead, GrowthError
+    from adapters.prototype_training import PrototypePlan, train_prototypes
+    from adapters.prototypes import GrownHead, GrowthError, with_prototype_head
     from adapters.reptile import Reptile
     from adapters.training import FitSettings, fit_joint
 
@@ -100,6 +103,7 @@ __all__ = [
     "Prediction",
     "Preprocessor",
     "Progress",
+    "PrototypePlan",
     "RecipeResult",
     "Reptile",
     "Rows",
@@ -118,14 +122,18 @@ __all__ = [
     "load_model",
     "meta_train",
     "model_digest",
+    "n_way_accuracies",
     "pack_meta_init",
     "pack_model",
     "run_bake_off",
     "save_meta_init",
     "save_model",
     "train",
+    "train_prototypes",
     "unpack_meta_init",
     "unpack_model",
+    "with_prototype_head",
+    "with_rotations",
 ]
 
 _HOMES = {
@@ -168,7 +176,10 @@ _HOMES = {
     "adapters.networks": ("Conv4", "NormalisedMLP"),
     "adapters.grown_models": ("grown_model",),
     "adapters.maml": ("MAML",),
-    "adapters.prototypes": ("GrownHead", "GrowthError"),
+    "adapters.image_tasks": ("with_rotations",),
+    "adapters.n_way_evaluation": ("n_way_accuracies",),
+    "adapters.prototype_training": ("PrototypePlan", "train_prototypes"),
+    "adapters.prototypes": ("GrownHead", "GrowthError", "with_prototype_head"),
     "adapters.reptile": ("Reptile",),
     "adapters.training": (
         "FitSettings",

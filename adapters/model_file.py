@@ -346,7 +346,10 @@ def encode_artifact(
     manifest: Mapping[str, object], tensors: Mapping[str, Tensor]
 ) -> tuple[bytes, bytes]:
     """Return the bytes of (manifest, weights); equal values give equal bytes."""
-    weights = safetensors.torch.save({n: t.detach().cpu().clone() for n, t in tensors.items()})
+    # A copy laid out row by row: weights that were trained channels last are not, and are refused.
+    laid_out = torch.contiguous_format
+    copies = {n: t.detach().cpu().clone(memory_format=laid_out) for n, t in tensors.items()}
+    weights = safetensors.torch.save(copies)
     whole = {**manifest, "weights": {"sha256": _sha256(weights), "bytes": len(weights)}}
     try:
         text = json.dumps(whole, sort_keys=True, indent=1, allow_nan=False)

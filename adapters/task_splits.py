@@ -7,7 +7,7 @@ query side of one task.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from typing import Literal, TypeAlias
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.meta_settings import MetaTrainData
-from adapters.tasks import Keys
+from adapters.tasks import Keys, TaskSet
 
 SplitBy: TypeAlias = Literal["random", "time", "group"]
 Positions: TypeAlias = NDArray[np.intp]
@@ -24,6 +24,25 @@ Positions: TypeAlias = NDArray[np.intp]
 
 class LeakError(ValueError):
     """A task or a row stands on two sides; names which, and what to do."""
+
+
+def refuse_common(sets: Mapping[str, TaskSet]) -> None:
+    """Check that sets of tasks, or of classes, have no name and no row key in common.
+
+    Args:
+        sets: By what they are for, as ``meta-train``.
+
+    Raises:
+        LeakError: Two of them share a name, or a row (a turned copy of it counts as that row).
+    """
+    for one, other in combinations(sets, 2):
+        both = sorted(set(sets[one].names) & set(sets[other].names))
+        if both:
+            raise LeakError(f"{both[:8]} are in {one} and {other}; keep them in one set")
+        keys = np.concatenate([task.keys for task in sets[one].tasks])
+        owners = [t.name for t in sets[other].tasks if np.isin(t.keys, keys).any()]
+        if owners:
+            raise LeakError(f"rows of {owners[:8]} in {other} are in {one} too; leave them out")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -13,7 +13,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
 def test_the_examples_run() -> None:
     torch.set_num_threads(1)
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         names: dict[str, object] = {}

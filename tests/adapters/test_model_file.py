@@ -25,8 +25,10 @@ from adapters.model_file import (
     load_model,
     model_artifact,
     model_digest,
+    pack_artifact,
     pack_model,
     save_model,
+    unpack_artifact,
     unpack_model,
 )
 from adapters.modules import initialise
@@ -512,3 +514,12 @@ def test_model_file_needs_torch_and_safetensors_only():
     code = "import adapters.model_file, sys; print(*{m.split('.')[0] for m in sys.modules})"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"pandas", "msgspec", "river", "mlflow", "sklearn"} & set(run.stdout.split())
+
+
+def test_tensors_laid_out_channels_last_are_kept_with_the_same_bytes():
+    rows = torch.arange(24.0).reshape(1, 2, 3, 4)
+    last = rows.to(memory_format=torch.channels_last)
+    assert not last.is_contiguous()
+    assert pack_artifact({"kind": "x"}, {"w": last}) == pack_artifact({"kind": "x"}, {"w": rows})
+    _, found = unpack_artifact(pack_artifact({"kind": "x"}, {"w": last}))
+    assert torch.equal(found["w"], rows)
