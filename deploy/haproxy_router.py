@@ -11,6 +11,7 @@ from pathlib import Path
 from deploy.haproxy_config import ARMS, admin, haproxy_config, versions
 from deploy.haproxy_socket import HaproxyError, HaproxySocket, ServerTries
 from deploy.loopback import LOOPBACK, free_ports
+from deploy.router_succession import succeed
 from deploy.server_process import ServerProcess
 
 _START_S = 30.0
@@ -70,19 +71,28 @@ class HaproxyRouter:
         port: Where it listens on loopback; 0 takes a free port.
         answer_s: Longest that a model server may take over a request, seconds.
         binary: Path of HAProxy.
+        note: File that names the router of an earlier owner, which is ended, and then this one;
+            None: there are no others.
     """
 
     def __init__(
-        self, *, scratch: Path, log: Path, port: int, answer_s: float, binary: str
+        self,
+        *,
+        scratch: Path,
+        log: Path,
+        port: int,
+        answer_s: float,
+        binary: str,
+        note: Path | None = None,
     ) -> None:
         self.port = port or free_ports(1)[0]
         self._scratch, self._log, self._binary = scratch, log, binary
-        self._answer_s = answer_s
+        self._answer_s, self._note = answer_s, note
         self._socket = HaproxySocket(admin(scratch))
         self._process: ServerProcess | None = None
         self._answered = False
         self._started_s = 0.0
-        self._failed: tuple[float, RouterError] | None = None
+        self._failed: tuple[float, str] | None = None
 
     @property
     def url(self) -> str:
@@ -109,7 +119,7 @@ class HaproxyRouter:
         """
         if not self.alive:
             if self._failed is not None and time.monotonic() < self._failed[0] + AGAIN_S:
-                raise self._failed[1]
+                raise RouterError(self._failed[1])
             self.stop()
             self._process = self._begin()
             self._answered, self._started_s = False, time.monotonic()
@@ -129,10 +139,12 @@ class HaproxyRouter:
     def _begin(self) -> ServerProcess:
         configuration = self._scratch / "haproxy.cfg"
         text = haproxy_config(port=self.port, folder=self._scratch, answer_s=self._answer_s)
-        configuration.write_text(text, encoding="utf-8")
-        versions(self._scratch).write_text("", encoding="utf-8")
         command = [self._binary, "-db", "-f", str(configuration)]
         try:
+            configuration.write_text(text, encoding="utf-8")
+            versions(self._scratch).write_text("", encoding="utf-8")
+            if self._note is not None:
+                succeed(self._note, self._scratch)
             return ServerProcess(command, log=self._log, env={})
         except OSError as error:
             raise RouterError(f"{self._binary} cannot be run: {error}") from error
@@ -140,11 +152,9 @@ class HaproxyRouter:
     def _not_started(self, error: HaproxyError) -> RouterError:
         tail = self._process.log_tail() if self._process is not None else ""
         self.stop()
-        told = RouterError(
-            f"HAProxy did not start on {self.url} ({error}); the end of its log: {tail}"
-        )
+        told = f"HAProxy did not start on {self.url} ({error}); the end of its log: {tail}"
         self._failed = (time.monotonic(), told)
-        return told
+        return RouterError(told)
 
     def routes(self) -> Routes | None:
         """Return where requests go now; None where nothing takes them.

@@ -12,7 +12,7 @@ The reads and writes are made by ``hold``, as often as the caller likes; time is
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from deploy.controller import TransientBackendError
+from deploy.controller import PermanentBackendError, TransientBackendError
 from deploy.kubernetes_api import ConflictError, KubernetesApi, Resource
 from deploy.seldon_objects import JsonObject, as_object
 
@@ -64,7 +64,7 @@ class KubernetesLease:
                 renewal that changes nothing is none.
 
         Raises:
-            BackendError: The API server could not be asked.
+            BackendError: The API server could not be asked, or refuses the record.
         """
         current = self._api.get(LEASES, self._name)
         try:
@@ -77,9 +77,13 @@ class KubernetesLease:
                     self._renewed_s = None
                     return False
                 self._api.patch(LEASES, self._name, operations)
-        except ConflictError:
-            self._renewed_s = None
-            return False  # another was quicker
+        except ConflictError as error:
+            if current is None and error.status == 422:
+                raise PermanentBackendError(str(error)) from error
+            if current is None or error.status == 404 or _holder(current) != self._holder:
+                self._renewed_s = None  # another was quicker, or can be
+            # A record of ours that somebody touched is still ours until the duration is over.
+            return self.held(now_s)
         self._renewed_s = now_s
         return True
 
@@ -95,7 +99,7 @@ class KubernetesLease:
         """
         self._renewed_s = None
         current = self._api.get(LEASES, self._name)
-        if current is None or as_object(current.get("spec")).get("holderIdentity") != self._holder:
+        if current is None or _holder(current) != self._holder:
             return
         spec = {**as_object(current.get("spec")), "holderIdentity": "", "renewTime": _time(wall)}
         try:
@@ -105,7 +109,7 @@ class KubernetesLease:
 
     def _claim(self, current: JsonObject, now_s: float, wall: datetime) -> list[JsonObject] | None:
         spec, version = as_object(current.get("spec")), _version(current)
-        holder = spec.get("holderIdentity") or ""
+        holder = _holder(current)
         transitions = spec.get("leaseTransitions")
         count = transitions if isinstance(transitions, int) else 0
         if holder == self._holder:
@@ -143,6 +147,10 @@ class KubernetesLease:
             {"op": "test", "path": "/metadata/resourceVersion", "value": _version(current)},
             {"op": "add", "path": "/spec", "value": spec},
         ]
+
+
+def _holder(current: JsonObject) -> str:
+    return str(as_object(current.get("spec")).get("holderIdentity") or "")
 
 
 def _version(current: JsonObject) -> str:

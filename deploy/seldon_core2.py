@@ -124,8 +124,13 @@ class SeldonCore2Backend:
 
     def _split(self, traffic: Traffic) -> None:
         spec = self._spec_of(traffic)
+        refused: tuple[object, str] | None = None
         for _ in range(_TRIES):
             current = self._experiment()
+            version = as_object((current or {}).get("metadata")).get("resourceVersion")
+            if refused is not None and refused[0] == version:
+                # Nobody has changed it, so it was no failed test: the values are refused.
+                raise PermanentBackendError(refused[1])
             try:
                 if current is None:
                     self._api.create(EXPERIMENTS, self._new(spec))
@@ -137,6 +142,7 @@ class SeldonCore2Backend:
             except ConflictError as error:
                 if current is None and error.status == 422:
                     raise PermanentBackendError(str(error)) from error
+                refused = (version, str(error)) if error.status == 422 else None
         raise TransientBackendError(
             f"Experiment {self._name} was changed by others {_TRIES} times in a row",
             retry_in_s=1.0,

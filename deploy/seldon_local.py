@@ -55,6 +55,8 @@ class LocalServing:
         start_s: Longest that a model server may take to start, seconds.
         answer_s: Longest that a model server may take over a request, seconds.
         python_path: Folders with the modules of one's own architectures.
+        router_note: File of the state that these servers belong to; the router of an earlier owner
+            of it is ended. None: they belong to none.
     """
 
     python: Path
@@ -64,6 +66,7 @@ class LocalServing:
     start_s: float = 120.0
     answer_s: float = 10.0
     python_path: tuple[Path, ...] = ()
+    router_note: Path | None = None
 
 
 @dataclass(slots=True)
@@ -119,6 +122,7 @@ class LocalBackend:
             port=serving.port,
             answer_s=serving.answer_s,
             binary=binary,
+            note=serving.router_note,
         )
         known = (failures or {}).items()
         self._servers = {version: _Server(failures=failed) for version, failed in known}
@@ -146,8 +150,6 @@ class LocalBackend:
         try:
             self.router.start()
             stable = self._target(traffic.stable, folders)
-            if self.router.routes() is None:
-                self.router.route(stable, None, 0)  # answers need not wait for the candidate
             candidate = None
             if traffic.candidate is not None:
                 try:

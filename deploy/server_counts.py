@@ -1,7 +1,7 @@
 """What was counted of a model server lately, from counters that only rise: errors and latency."""
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 from deploy.guards import GuardReading
@@ -44,7 +44,13 @@ class RecentCounts:
         self._seen: deque[tuple[float, ServerCounts]] = deque()
 
     def add(self, now_s: float, counts: ServerCounts) -> None:
-        """Take what was counted; counters that fell begin anew, as after a restart."""
+        """Take what was counted; counters that fell begin anew, as after a restart.
+
+        Answers that were not measured this time stand as they did: compared with nothing, the next
+        ones would bring their whole past into the window.
+        """
+        if self._seen and not counts.answers:
+            counts = replace(counts, answers=self._seen[-1][1].answers)
         if self._seen and not _follows(self._seen[-1][1], counts):
             self._seen.clear()
         self._seen.append((now_s, counts))

@@ -235,7 +235,7 @@ class Daemon:
 
     def _close_servers(self) -> None:
         if self._keeper is not None and not self._keeper.close(SERVERS_END_S):
-            self._log.warning("the servers did not end in time: they end with this process")
+            self._log.warning("serving did not end in time: local servers end with this process")
         self._keeper = None
 
     def _hung(self) -> None:

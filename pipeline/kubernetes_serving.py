@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -27,6 +28,8 @@ from pipeline.model_shelf import ModelShelf
 from pipeline.serving_backends import Kept, ServingError
 from pipeline.serving_settings import KubernetesSettings
 from pipeline.settings import Settings
+
+_T = TypeVar("_T")
 
 TURN_S = 1.0
 """Longest time between two looks, seconds; several within the shortest lease."""
@@ -75,10 +78,25 @@ class HeldLease:
 
 
 class LeasedBackend:
-    """A backend that changes nothing once the lease has run out between asking and writing."""
+    """A backend that changes nothing once the lease has run out between asking and writing.
 
-    def __init__(self, backend: ServingBackend, lease: HeldLease) -> None:
-        self._backend, self._lease = backend, lease
+    After an error that may pass it asks nothing before the time that the error names: an API server
+    that is busy (429, ``Retry-After``) is left alone, though the lease is renewed meanwhile.
+
+    Args:
+        backend: Changes and reads.
+        lease: Looked at before each change.
+        clock: Never goes back, seconds.
+    """
+
+    def __init__(
+        self,
+        backend: ServingBackend,
+        lease: HeldLease,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._backend, self._lease, self._clock = backend, lease, clock
+        self._busy: tuple[float, str] | None = None
 
     def apply(self, traffic: Traffic) -> None:
         """Make the live split equal ``traffic``; idempotent.
@@ -88,7 +106,7 @@ class LeasedBackend:
         """
         if not self._lease.held():
             raise TransientBackendError("the lease ran out before the change", retry_in_s=TURN_S)
-        self._backend.apply(traffic)
+        self._patiently(lambda: self._backend.apply(traffic))
 
     def observed(self) -> Traffic | None:
         """Return the split that is live, as the backend does.
@@ -96,7 +114,17 @@ class LeasedBackend:
         Raises:
             BackendError: It could not be read.
         """
-        return self._backend.observed()
+        return self._patiently(self._backend.observed)
+
+    def _patiently(self, call: Callable[[], _T]) -> _T:
+        now_s = self._clock()
+        if self._busy is not None and now_s < self._busy[0]:
+            raise TransientBackendError(self._busy[1], retry_in_s=self._busy[0] - now_s)
+        try:
+            return call()
+        except TransientBackendError as error:
+            self._busy = (now_s + error.retry_in_s, str(error))
+            raise
 
 
 def open_kubernetes(

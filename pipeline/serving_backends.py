@@ -97,6 +97,7 @@ def _local(
             threads=serving.threads,
             start_s=serving.start_s,
             python_path=serving.python_path,
+            router_note=settings.state_dir / "serving" / "router",
         )
         before = {version: Failures(f.count, f.reason) for version, f in known.items()}
         backend = LocalBackend(options, folder, failures=before)

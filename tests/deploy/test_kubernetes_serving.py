@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from deploy.controller import TransientBackendError
+from deploy.controller import TransientBackendError, reconcile
 from deploy.kubernetes_api import KubernetesApi
 from deploy.kubernetes_lease import KubernetesLease
 from deploy.rollout_plan import Traffic
@@ -192,6 +192,33 @@ def test_a_lease_that_ran_out_between_asking_and_writing_stops_the_write(
     now_s = 14.9
     backend.apply(STABLE)
     assert world.spec_weights() == {"1-a": 100}
+
+
+class Busy:
+    """An API server that says when to come back; it counts who asks."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def apply(self, traffic: Traffic) -> None:
+        self.asked += 1
+        raise TransientBackendError("429 too many requests", retry_in_s=7.0)
+
+    def observed(self) -> Traffic | None:
+        self.asked += 1
+        return None
+
+
+def test_an_api_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> None:
+    now_s, busy = 0.0, Busy()
+    backend = LeasedBackend(busy, HeldLease(None), clock=lambda: now_s)
+    assert reconcile(STABLE, backend).retry_in_s == 7.0 and busy.asked == 2
+    now_s = 6.9
+    seen = reconcile(CANARY, backend)
+    assert busy.asked == 2 and seen.error == "429 too many requests"
+    assert seen.retry_in_s == pytest.approx(0.1)
+    now_s = 7.0
+    assert reconcile(CANARY, backend).retry_in_s == 7.0 and busy.asked == 4
 
 
 def test_a_cluster_that_is_away_is_waited_for_and_told_in_the_same_words() -> None:

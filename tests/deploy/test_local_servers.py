@@ -1,5 +1,7 @@
 """What the local backend does with its servers beside answering: identity, leaving, leftovers."""
 
+import http.client
+import json
 import os
 import signal
 import subprocess
@@ -58,10 +60,17 @@ def quick_backend(
     python: Path | None = None,
     port: int = 0,
     failures: dict[str, Failures] | None = None,
+    note: Path | None = None,
 ) -> LocalBackend:
     make_sure_of_haproxy()
     folder.mkdir(exist_ok=True)
-    serving = LocalServing(python or quick_python(folder), folder / "logs", port=port, start_s=60)
+    serving = LocalServing(
+        python=python or quick_python(folder),
+        logs=folder / "logs",
+        port=port,
+        start_s=60,
+        router_note=note,
+    )
     return LocalBackend(serving, lambda v: ModelFolder(folder, f"sha256:{v}"), clock, failures)
 
 
@@ -214,3 +223,56 @@ def test_the_folder_of_who_was_killed_is_removed_by_the_next(
         each.remove()
         each.remove()
     assert [*tmp_path.iterdir()] == [foreign]
+
+
+STOPPED = """
+import os, sys, time
+from pathlib import Path
+from deploy.controller import reconcile
+from deploy.rollout_plan import Traffic
+from tests.deploy.test_local_servers import Clock, quick_backend
+folder, port, note = sys.argv[1:]
+backend = quick_backend(Path(folder), Clock(), port=int(port), note=Path(note))
+while not reconcile(Traffic("1-a"), backend).live:
+    time.sleep(0.02)
+print("live", flush=True)
+time.sleep(600)
+"""
+
+
+def test_the_router_of_a_stopped_owner_answers_no_more_once_there_is_another(
+    tmp_path: Path, clock: Clock
+) -> None:
+    (port,), note = free_ports(1), tmp_path / "serving" / "router"
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", STOPPED, str(tmp_path / "a"), str(port), str(note)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as owner:
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        second = None
+        try:
+            assert owner.stdout is not None and owner.stdout.readline() == "live\n"
+            owner.send_signal(signal.SIGSTOP)
+            kept.request("GET", "/metadata")
+            assert b"1-a" in kept.getresponse().read()
+            second = quick_backend(tmp_path / "b", clock, port=port, note=note)
+            live(second, Traffic("2-b"))
+            assert {answered_by(port) for _ in range(20)} == {"2-b"}
+            versions = {kept_answer(kept) for _ in range(2)}
+            assert versions <= {"1-a", "2-b"} and kept_answer(kept) == "2-b"
+        finally:
+            owner.kill()
+            kept.close()
+            if second is not None:
+                second.close()
+
+
+def kept_answer(connection: http.client.HTTPConnection) -> str:
+    """Ask on a connection that is kept; made anew when the router has closed it."""
+    try:
+        connection.request("GET", "/metadata")
+        body = connection.getresponse().read()
+    except (http.client.HTTPException, OSError):
+        connection.close()
+        connection.request("GET", "/metadata")
+        body = connection.getresponse().read()
+    return str(json.loads(body)["meta"]["tags"]["model_version"])

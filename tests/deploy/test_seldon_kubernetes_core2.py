@@ -1,10 +1,11 @@
 """The Core 2 dialect against a real API server; the scheduler's part is played step by step."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
 from deploy.controller import PermanentBackendError, reconcile
+from deploy.kubernetes_api import ConflictError, KubernetesApi, Resource
 from deploy.rollout_plan import Traffic
 from deploy.seldon_core2 import SeldonCore2Backend, version_of_route
 from deploy.seldon_objects import ModelArtifact
@@ -176,6 +177,25 @@ def test_a_model_without_an_address_is_named(core2: SeldonWorld) -> None:
     )
     with pytest.raises(PermanentBackendError, match="no address for the model of version 1-a"):
         made.apply(STABLE)
+
+
+class Refusing(KubernetesApi):
+    """Takes no change of the Experiment, whatever it holds."""
+
+    def patch(
+        self, resource: Resource, name: str, operations: Sequence[dict[str, object]]
+    ) -> dict[str, object]:
+        raise ConflictError(f"Kubernetes could not change {name}: 422 no such weight", status=422)
+
+
+def test_a_value_that_is_refused_is_told_and_not_tried_again(core2: SeldonWorld) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(STABLE, made, scheduler)
+    made._api.__class__ = Refusing
+    made.apply(CANARY)  # its model is made
+    scheduler.step()
+    with pytest.raises(PermanentBackendError, match="422 no such weight"):
+        made.apply(CANARY)
 
 
 def test_the_answering_version_is_read_from_the_route() -> None:

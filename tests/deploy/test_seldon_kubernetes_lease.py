@@ -1,9 +1,11 @@
 """The lease against a real API server: one holder, taken over only after silence, fenced by it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from deploy.kubernetes_api import KubernetesApi, Resource
 from deploy.kubernetes_lease import LEASES, KubernetesLease
 from tests.deploy.seldon_cluster import NAME, SeldonWorld
 from tests.servers.faulty_proxy import Fault, FaultyProxy
@@ -82,3 +84,25 @@ def test_another_duration_is_written_with_the_next_renewal(world: SeldonWorld) -
     assert not second.hold(10.0, NOON)
     assert longer.held(69.9) and not second.hold(69.9, NOON), "both would act"
     assert second.hold(70.0, NOON)
+
+
+class Touched(KubernetesApi):
+    """Somebody writes a note on the lease between our read and our write."""
+
+    def patch(
+        self, resource: Resource, name: str, operations: Sequence[dict[str, object]]
+    ) -> dict[str, object]:
+        note = {"op": "add", "path": "/metadata/annotations", "value": {"note": "by a person"}}
+        super().patch(resource, name, [note])
+        return super().patch(resource, name, operations)
+
+
+def test_a_note_on_the_lease_takes_it_from_nobody(world: SeldonWorld) -> None:
+    lease = KubernetesLease(world.api(), NAME, "pod-1", duration_s=15)
+    assert lease.hold(0.0, NOON)
+    with world.api() as api:
+        api.__class__ = Touched
+        lease._api = api
+        assert lease.hold(5.0, NOON), "it is ours for ten seconds more"
+        assert not lease.held(15.0), "but this was no renewal"
+        assert not KubernetesLease(api, NAME, "pod-2").hold(5.0, NOON)

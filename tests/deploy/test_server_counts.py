@@ -32,6 +32,16 @@ def test_what_is_older_than_the_window_is_forgotten():
     assert recent.reading() == GuardReading(0, 0)
 
 
+def test_answers_that_could_not_be_read_once_bring_no_past_along():
+    recent = RecentCounts(60.0)
+    recent.add(0.0, counts(1000, 0, (0.1, 1000), (0.2, 0)))
+    recent.add(30.0, counts(1000, 0))
+    recent.add(100.0, counts(1010, 0, (0.1, 1000), (0.2, 10)))
+    reading = recent.reading()
+    assert reading.requests == 10 and reading.latency_ms is not None
+    assert reading.latency_ms > 100, "the thousand quick ones are older than the window"
+
+
 @pytest.mark.parametrize("after", [counts(3, 0, (0.1, 3)), counts(600, 0, (0.1, 3))])
 def test_counters_that_fall_begin_anew(after):
     recent = RecentCounts(60.0)
