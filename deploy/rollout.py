@@ -233,7 +233,8 @@ def _end_step(rollout: Rollout, now_s: float, seen: Judgement) -> Rollout:
     if plan.mode == "shadow":
         would = f"shadow, would promote: {seen.reason}"
         return moved(rollout, now_s, Phase.EXPIRED, would, Verdict.PASS) if passed else rollout
-    if passed and (plan.promote_on_pass or rollout.last_step):
+    shadow_step = plan.weights[rollout.step] == 0  # no promotion without a request served
+    if passed and not shadow_step and (plan.promote_on_pass or rollout.last_step):
         return moved(rollout, now_s, Phase.PROMOTING, seen.reason, Verdict.PASS)
     if rollout.last_step or not (passed or seen.harm_excluded):
         return rollout
@@ -300,10 +301,12 @@ def desired_traffic(rollout: Rollout) -> Traffic:
     match rollout.phase:
         case Phase.VALIDATING | Phase.AWAITING_APPROVAL:
             return Traffic(rollout.stable)
-        case Phase.CANARY if rollout.suspect or rollout.plan.mode == "shadow":
-            return Traffic(rollout.stable, rollout.candidate, shadow=True)
         case Phase.CANARY:
-            return Traffic(rollout.stable, rollout.candidate, rollout.plan.weights[rollout.step])
+            weight = rollout.plan.weights[rollout.step]
+            shadow = rollout.suspect or rollout.plan.mode == "shadow" or weight == 0
+            return Traffic(
+                rollout.stable, rollout.candidate, 0 if shadow else weight, shadow=shadow
+            )
         case Phase.PROMOTING | Phase.PROBATION:
             return Traffic(rollout.candidate, rollout.stable, shadow=True)
         case Phase.PROMOTED:

@@ -49,7 +49,9 @@ class CanaryPlan:
     Risks are chances of being wrong over all looks at the data together.
 
     Attributes:
-        weights: Percent of answers that the candidate gives at each step; strictly rising.
+        weights: Percent of answers that the candidate gives at each step; strictly rising. A first
+            step of 0 is a shadow step: the candidate is scored and stands ready, and serves nothing
+            until the step's labels, dwell and evidence let it go on.
         least_labels: Labels needed within a step before it can end, in a promotion too.
         dwell_s: Seconds needed within a step.
         dwell_labels: Labels needed within a step, beside ``least_labels``.
@@ -115,9 +117,12 @@ class CanaryPlan:
     label_permutation: Literal["hold", "adapt"] = "hold"
 
     def __post_init__(self) -> None:
-        pairs = zip((0, *self.weights), (*self.weights, 101), strict=True)
-        if not self.weights or any(a >= b for a, b in pairs):
-            raise ValueError(f"weights must rise strictly within 1..100, got {self.weights}")
+        pairs = zip((-1, *self.weights), (*self.weights, 101), strict=True)
+        if not any(self.weights) or any(a >= b for a, b in pairs):
+            raise ValueError(
+                "weights must rise strictly within 1..100, after a shadow step of 0 if wanted, "
+                f"got {self.weights}"
+            )
         for name in ("risk", "fail_risk", "step_risk", "skew_risk"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(f"{name} must lie between 0 and 1, got {getattr(self, name)}")
@@ -175,10 +180,10 @@ class CanaryPlan:
                 "mode shadow serves no answer of the candidate, so that unpaired evidence never "
                 "comes: choose recommend or auto, or evidence paired"
             )
-        if self.evidence == "unpaired" and self.weights[-1] == 100:
+        if self.evidence == "unpaired" and {0, 100} & set(self.weights):
             raise ValueError(
-                f"weights {self.weights} end at 100, where unpaired evidence compares nothing: "
-                "stop below it, PASS promotes from there"
+                f"weights {self.weights} hold 0 or 100, where unpaired evidence compares nothing: "
+                "stay between them, PASS promotes from the last"
             )
 
 

@@ -15,7 +15,7 @@ class RolloutSettings(Section):
     evidence: Literal["paired", "unpaired"] = "paired"
     """paired: both versions score each event here; unpaired: by what the router's answers say."""
     steps: tuple[int, ...] = (5, 25, 50)
-    """Percent of answers served by the candidate, step by step."""
+    """Percent of answers served by the candidate, step by step; a first 0 only scores it."""
     least_labels: int = Field(10, ge=1)
     """Labels needed within a step."""
     least_labels_per_arm: int = Field(10, ge=1)
@@ -65,14 +65,18 @@ class RolloutSettings(Section):
 
     @model_validator(mode="after")
     def _steps(self) -> Self:
-        rising = all(a < b for a, b in zip((0, *self.steps), self.steps, strict=False))
-        if not self.steps or not rising or self.steps[-1] > 100:
-            raise ValueError(f"steps must rise strictly within 1..100, got {list(self.steps)}")
-        if self.evidence == "unpaired" and (self.mode == "shadow" or self.steps[-1] == 100):
+        rising = all(a < b for a, b in zip((-1, *self.steps), self.steps, strict=False))
+        if not any(self.steps) or not rising or self.steps[-1] > 100:
+            raise ValueError(
+                "steps must rise strictly within 1..100 (a first 0 is a shadow step), got "
+                f"{list(self.steps)}"
+            )
+        lone = self.mode == "shadow" or bool({0, 100} & set(self.steps))
+        if self.evidence == "unpaired" and lone:
             raise ValueError(
                 f"evidence is unpaired, with mode {self.mode} and steps {list(self.steps)}: where "
                 "one version answers everything nothing is compared; use mode auto or recommend "
-                "and a last step below 100, from which PASS promotes"
+                "and steps above 0, the last step below 100, from which PASS promotes"
             )
         if self.probation_labels is None and self.probation_s is None:
             raise ValueError("probation_labels and probation_s are both null: set one of them")

@@ -233,6 +233,31 @@ def test_shadow_scores_serves_nothing_and_ends_with_its_verdict():
     assert worse.phase is Phase.ROLLED_BACK and worse.verdict is Verdict.FAIL
 
 
+def test_a_shadow_step_goes_on_to_traffic_and_promotes_nothing_by_itself():
+    rollout = canary(CanaryPlan(weights=(0, 50), least_labels=10))
+    assert desired_traffic(rollout) == Traffic("1-aaaa", "2-bbbb", 0, shadow=True)
+    for _ in range(40):
+        rollout = observe_pair(rollout, 1.0, 0.0, arm="stable", weight_pct=0)
+    assert judge(rollout).verdict is Verdict.PASS
+    on = advance(rollout, 1.0)
+    assert (on.phase, on.step) == (Phase.CANARY, 1) and "from 0 to 50 %" in on.reason
+    assert desired_traffic(on) == Traffic("1-aaaa", "2-bbbb", 50)
+    assert advance(on, 2.0) is on, "no label of an answer that it gave"
+    for _ in range(10):
+        on = observe_assigned(on, events=2, by_candidate=1, weight_pct=50)
+        on = observe_pair(on, 1.0, 0.0, arm="candidate", weight_pct=50)
+        on = observe_pair(on, 1.0, 0.0, arm="stable", weight_pct=50)
+    assert advance(on, 3.0).phase is Phase.PROMOTING
+
+
+def test_harm_in_the_shadow_step_rolls_back_before_anything_is_served():
+    rollout = canary(CanaryPlan(weights=(0, 50)))
+    for _ in range(60):
+        rollout = observe_pair(rollout, 0.0, 1.0, arm="stable", weight_pct=0)
+    back = advance(rollout, 1.0)
+    assert back.phase is Phase.ROLLED_BACK and back.evidence.n_candidate_served == 0
+
+
 def test_shadow_needs_no_counts_of_events():
     rollout = canary(CanaryPlan(mode="shadow"))
     for _ in range(40):
@@ -347,7 +372,8 @@ def test_the_same_version_is_no_rollout():
     [
         ({"weights": ()}, "weights"),
         ({"weights": (5, 5)}, "weights"),
-        ({"weights": (0, 5)}, "weights"),
+        ({"weights": (0,)}, "weights"),
+        ({"evidence": "unpaired", "weights": (0, 5)}, "hold 0 or 100"),
         ({"weights": (50, 101)}, "weights"),
         ({"risk": 0.0}, "risk"),
         ({"fail_risk": 1.0}, "fail_risk"),
@@ -366,7 +392,7 @@ def test_the_same_version_is_no_rollout():
         ({"least_labels_per_arm": 0}, "least_labels_per_arm"),
         ({"least_label_coverage": 1.5}, "least_label_coverage"),
         ({"evidence": "unpaired", "mode": "shadow"}, "mode shadow"),
-        ({"evidence": "unpaired", "weights": (5, 100)}, "end at 100"),
+        ({"evidence": "unpaired", "weights": (5, 100)}, "hold 0 or 100"),
     ],
 )
 def test_senseless_plans_are_refused_by_name(wrong, word):

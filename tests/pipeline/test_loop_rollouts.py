@@ -61,6 +61,16 @@ def test_a_rollout_without_labels_expires_and_promotes_nothing(tmp_path: Path) -
         assert loop.route.waiting is not None, "the signal is looked at again"
 
 
+def test_a_shadow_step_serves_nothing_and_then_traffic_is_earned(tmp_path: Path) -> None:
+    with opened(tmp_path, rollout={"steps": [0, 50]}) as loop:
+        in_rollout(loop)
+        since = loop.next
+        loop.until(lambda: loop.route.rollout and loop.route.rollout.step == 1, second)
+        assert set(arms(loop, since)) == {"stable"}
+        loop.until(lambda: loop.route.champion == 2, second)
+        assert "candidate" in arms(loop, since)
+
+
 def test_shadow_serves_nothing_and_ends_with_a_verdict(tmp_path: Path) -> None:
     with opened(tmp_path, rollout={"mode": "shadow"}) as loop:
         in_rollout(loop)
