@@ -79,7 +79,8 @@ def test_help_imports_nothing_heavy() -> None:
         ("model: {name: m}\nkafka: here\n", "kafka: 'here': input should be a valid dictionary"),
         (
             "model: {name: m}\nrollout: {steps: [50, 5]}\n",
-            "rollout: steps must rise strictly within 1..100 (a first 0 is a shadow step), got [50, 5]",
+            "rollout: steps must rise strictly within 1..100 (a first 0 is a shadow step), "
+            "got [50, 5]",
         ),
         (
             "model: {name: m}\nkafka: {sasl_password: x}\n",
