@@ -29,7 +29,9 @@ from pipeline.traffic_keeper import TrafficKeeper
 from tests.deploy.seldon_cluster import NAME, SeldonWorld, eventually, manifest, seldon_deployment
 from tests.deploy.test_seldon_kubernetes import deployment_uid
 from tests.deploy.test_seldon_kubernetes_core2 import ScriptedScheduler
+from tests.servers.faulty_proxy import Fault, FaultyProxy
 from tests.servers.kafka_broker import KafkaBroker
+from tests.servers.kube_api_server import KubeApiServer
 from tests.servers.ports import LOOPBACK, free_ports
 
 pytestmark = pytest.mark.integration
@@ -192,6 +194,23 @@ def test_a_lease_that_ran_out_between_asking_and_writing_stops_the_write(
     now_s = 14.9
     backend.apply(STABLE)
     assert world.spec_weights() == {"1-a": 100}
+
+
+def test_a_lease_that_is_held_outlives_an_api_server_that_is_away(
+    world: SeldonWorld, seldon_server: KubeApiServer
+) -> None:
+    now_s = 0.0
+    with (
+        FaultyProxy(seldon_server.port, seldon_server.authority) as proxy,
+        world.api(proxy.address) as api,
+    ):
+        held = HeldLease(KubernetesLease(api, NAME, "pod-1"), lambda: now_s, lambda: NOON)
+        assert held.may_act() is None
+        proxy.plan = lambda method, path: Fault.BROKEN
+        now_s = 14.9
+        assert held.may_act() is None, "nobody else can have it yet"
+        now_s = 15.0
+        assert "500" in (held.may_act() or "")
 
 
 class Busy:

@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,8 @@ import psutil
 import pytest
 
 import deploy.haproxy_router
+import deploy.seldon_local
+import deploy.seldon_process
 from deploy.controller import TransientBackendError, reconcile
 from deploy.leaving_servers import LEAVE_S
 from deploy.rollout_plan import Traffic
@@ -148,6 +151,54 @@ def test_failures_of_an_earlier_life_are_counted_on_and_forgotten_with_their_ver
     assert set(backend.failures()) == {"9-z"}
     live(backend, Traffic("1-a"))
     assert backend.failures() == {}, "nobody wants 9-z any more"
+
+
+def test_a_server_that_falls_silent_is_replaced_at_its_port(
+    backend: LocalBackend, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live(backend, Traffic("1-a"))
+    before = backend.processes()["1-a"]
+    monkeypatch.setattr(deploy.seldon_process, "_HEALTH_S", 0.2)
+    python_of(before).suspend()
+    clock.ahead_s = 3.0
+    assert reconcile(Traffic("1-a"), backend).live, "once is no silence"
+    monkeypatch.setattr(deploy.seldon_local, "_SILENT_S", 0.1)
+    clock.ahead_s = 6.0
+    assert not reconcile(Traffic("1-a"), backend).live
+    assert "has not answered" in backend.failures()["1-a"].reason
+    live(backend, Traffic("1-a"))
+    after = backend.processes()["1-a"]
+    assert after.port == before.port and after.pid != before.pid
+    assert not members(before.pid)
+
+
+def test_failures_are_forgiven_after_five_good_minutes(tmp_path: Path, clock: Clock) -> None:
+    before = {"1-a": Failures(4, "in an earlier life")}
+    backend = quick_backend(tmp_path, clock, failures=before)
+    try:
+        live(backend, Traffic("1-a"))
+        for ahead_s, left in ((3.0, before), (295.0, before), (301.0, {})):
+            clock.ahead_s = ahead_s
+            assert reconcile(Traffic("1-a"), backend).live
+            assert backend.failures() == left
+    finally:
+        backend.close()
+
+
+def test_a_server_that_lost_its_port_before_it_answered_takes_another(
+    backend: LocalBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        lost = other.getsockname()[1]
+        given = iter([[lost, *free_ports(2)]])
+        monkeypatch.setattr(
+            deploy.seldon_process, "free_ports", lambda count: next(given, free_ports(count))
+        )
+        wait_for(lambda: "1-a" in (reconcile(Traffic("1-a"), backend), backend.failures())[1])
+        assert "in use" in backend.failures()["1-a"].reason
+        live(backend, Traffic("1-a"))
+    assert backend.processes()["1-a"].port != lost
 
 
 def test_a_log_that_was_cleared_away_stops_nobody(backend: LocalBackend) -> None:

@@ -110,6 +110,17 @@ def test_a_model_that_never_loads_is_never_routed_to_and_is_removed(core2: Seldo
     assert scheduler.models() == {f"{NAME}-1-a"}
 
 
+def test_what_is_still_routed_to_stays_loaded_while_another_loads(core2: SeldonWorld) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(CANARY, made, scheduler)
+    scheduler.broken.add("9-never")
+    for _ in range(3):
+        assert not reconcile(Traffic("1-a", "9-never", candidate_weight=5), made).live
+        scheduler.step()
+        routed = {str(each["name"]) for each in scheduler.spec()["candidates"]}  # type: ignore[attr-defined]
+        assert routed == {f"{NAME}-1-a", f"{NAME}-2-b"} <= scheduler.models()
+
+
 def test_a_candidate_that_fails_later_is_taken_out_though_stable_is_unready(
     core2: SeldonWorld,
 ) -> None:
@@ -122,7 +133,7 @@ def test_a_candidate_that_fails_later_is_taken_out_though_stable_is_unready(
     assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-1-a", "weight": 100}]}
 
 
-@pytest.mark.parametrize("fault", [Fault.RESET, Fault.LOST_REPLY])
+@pytest.mark.parametrize("fault", [f for f in Fault if f not in (Fault.TIMEOUT, Fault.KILLED)])
 def test_each_call_going_wrong_leads_to_the_same_end(
     core2: SeldonWorld, seldon_server: KubeApiServer, fault: Fault
 ) -> None:

@@ -1,6 +1,12 @@
 """Every call of the backend going wrong in every way, and the process killed after each of them."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
+from dataclasses import asdict
 
 import pytest
 
@@ -22,6 +28,8 @@ LIFE = (
     Traffic("2-b"),
 )
 MOST_TICKS = 400
+FULL = os.environ.get("METADRIFT_FAULTS") == "full"
+"""``make faults`` kills after every call; the suite after those that change something."""
 TIMEOUT_S = 2.0  # a slow answer past it is one more tick, no failure
 
 
@@ -105,6 +113,78 @@ def test_each_kind_of_call_timing_out_leads_to_the_same_end(
     print(f"{len(faults)} calls went wrong")
     same_end(world)
     assert {method for method, _ in faults} == {"GET", "POST", "PATCH"}
+
+
+class Ticker:
+    """The process of ``tests.deploy.cluster_life``; made anew after it was killed."""
+
+    def __init__(self, world: SeldonWorld, address: str) -> None:
+        self._reach = json.dumps([address, world.token, world.namespace])
+        self._process: subprocess.Popen[str] | None = None
+
+    def tick(self, target: Traffic) -> bool | None:
+        """Return whether the target is live; None when it was killed meanwhile."""
+        if self._process is None:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.deploy.cluster_life"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            self._write(self._reach)
+        self._write(json.dumps(asdict(target)))
+        assert self._process.stdout is not None
+        told = self._process.stdout.readline().strip()
+        if told:
+            return told == "True"
+        assert self._end() == -signal.SIGKILL
+        return None
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+
+    def close(self) -> None:
+        if self._process is not None:
+            self.kill()
+            self._end()
+
+    def _write(self, line: str) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def _end(self) -> int:
+        assert self._process is not None
+        ended, self._process = self._process, None
+        with ended:
+            return ended.wait(60)
+
+
+def test_killed_after_each_call_the_next_process_reaches_the_same_end(
+    world: SeldonWorld, seldon_server: KubeApiServer
+) -> None:
+    """With SIGKILL, between the server's work and its reply; the suite does so at each write."""
+    plan = EachCallOnce(Fault.KILLED, lambda method, path: FULL or method != "GET")
+    kills, ticks = 0, 0
+    with FaultyProxy(seldon_server.port, seldon_server.authority) as proxy:
+        proxy.plan, ticker = plan, Ticker(world, proxy.address)
+        proxy.killed = ticker.kill
+        try:
+            for stretch, target in enumerate(LIFE):
+                plan.stretch = stretch
+                while not (live := ticker.tick(target)):
+                    ticks += 1
+                    assert ticks < MOST_TICKS, f"{target} is not reached"
+                    kills += live is None
+                    sane(world)
+                    world.operator.step()
+        finally:
+            ticker.close()
+        print(f"{len(proxy.faults)} calls went wrong")
+        assert kills == len(proxy.faults) >= (4 if FULL else 1) * len(LIFE)
+        assert {"POST", "PATCH"} <= {method for method, _ in proxy.faults}
+    same_end(world)
 
 
 def same_end(world: SeldonWorld) -> None:
