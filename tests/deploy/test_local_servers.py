@@ -153,6 +153,23 @@ def test_failures_of_an_earlier_life_are_counted_on_and_forgotten_with_their_ver
     assert backend.failures() == {}, "nobody wants 9-z any more"
 
 
+def test_a_server_that_does_not_answer_in_its_time_has_failed(tmp_path: Path, clock: Clock) -> None:
+    slow = tmp_path / "slow-python"
+    slow.write_text("#!/bin/sh\nexec sleep 600\n")
+    slow.chmod(0o755)
+    backend = quick_backend(tmp_path, clock, python=slow)
+    try:
+        with pytest.raises(TransientBackendError, match="1-a is starting"):
+            backend.apply(Traffic("1-a"))
+        began = backend.processes()["1-a"]
+        clock.ahead_s = 61.0
+        with pytest.raises(TransientBackendError, match="did not answer within 60 s"):
+            backend.apply(Traffic("1-a"))
+        assert backend.failures()["1-a"].count == 1 and not members(began.pid)
+    finally:
+        backend.close()
+
+
 def test_a_server_that_falls_silent_is_replaced_at_its_port(
     backend: LocalBackend, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

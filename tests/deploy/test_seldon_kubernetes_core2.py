@@ -8,7 +8,7 @@ from deploy.controller import PermanentBackendError, reconcile
 from deploy.kubernetes_api import ConflictError, KubernetesApi, Resource
 from deploy.rollout_plan import Traffic
 from deploy.seldon_core2 import SeldonCore2Backend, version_of_route
-from deploy.seldon_objects import ModelArtifact
+from deploy.seldon_objects import OWNER_EPOCH, ModelArtifact
 from tests.deploy.seldon_cluster import NAME, WAIT_S, SeldonWorld, manifest
 from tests.servers.faulty_proxy import Fault, FaultyProxy
 from tests.servers.kube_api_server import KubeApiServer
@@ -188,6 +188,31 @@ def test_a_model_without_an_address_is_named(core2: SeldonWorld) -> None:
     )
     with pytest.raises(PermanentBackendError, match="no address for the model of version 1-a"):
         made.apply(STABLE)
+
+
+class Overtaken(KubernetesApi):
+    """A later owner writes between our read and our write."""
+
+    def patch(
+        self, resource: Resource, name: str, operations: Sequence[dict[str, object]]
+    ) -> dict[str, object]:
+        path = f"/metadata/annotations/{OWNER_EPOCH.replace('/', '~1')}"
+        super().patch(resource, name, [{"op": "add", "path": path, "value": "2"}])
+        return super().patch(resource, name, operations)
+
+
+def test_an_owner_that_is_overtaken_between_reading_and_writing_changes_nothing(
+    core2: SeldonWorld,
+) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(STABLE, made, scheduler)
+    before = scheduler.spec()
+    made.apply(CANARY)  # its model is made
+    scheduler.step()
+    made._api.__class__ = Overtaken
+    with pytest.raises(PermanentBackendError, match="belongs to owner epoch 2, we are 1"):
+        made.apply(CANARY)
+    assert scheduler.spec() == before
 
 
 class Refusing(KubernetesApi):

@@ -137,6 +137,24 @@ def test_each_call_going_wrong_leads_to_the_same_end(
     assert {line.partition(" ")[0] for _, line in proxied.faults} == {"show", "set"}
 
 
+def test_a_server_ends_only_once_the_new_routes_are_seen(
+    proxied: FaultySocket, tmp_path: Path
+) -> None:
+    backend = backend_in(tmp_path, 0)
+    try:
+        wait_for(lambda: reconcile(Traffic("1-a", "2-b", 50), backend).live)
+        proxied.plan = lambda line: SocketFault.DROPPED if line.startswith("set") else None
+        for _ in range(3):
+            seen = reconcile(Traffic("2-b"), backend)
+            assert "did not take a change" in (seen.error or "")
+            assert set(backend.processes()) == {"1-a", "2-b"}, "requests still go to both"
+        proxied.plan = lambda line: None
+        wait_for(lambda: reconcile(Traffic("2-b"), backend).live)
+        assert set(backend.processes()) == {"2-b"}
+    finally:
+        backend.close()
+
+
 class KillEachCall:
     """Kills after each call that differs by what has been changed before it, once."""
 
