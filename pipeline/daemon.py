@@ -41,7 +41,8 @@ from pipeline.registry_outbox import RegistryOutbox
 from pipeline.registry_process import RegistryProcess
 from pipeline.serving_backends import open_backend
 from pipeline.settings import Settings
-from pipeline.state_file import StateError, StateFile, epoch_in, wall_s
+from pipeline.state_file import StateError, StateFile, wall_s
+from pipeline.state_glimpse import epoch_in
 from pipeline.tracking_store import artifacts_folder, tracking_uri
 from pipeline.traffic_keeper import TrafficKeeper
 from pipeline.watchdog import Watchdog

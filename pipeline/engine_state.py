@@ -14,7 +14,8 @@ from pipeline.join_window import JoinWindow, ScoredRows
 from pipeline.records import Outcome
 from pipeline.route_monitors import RouteMonitors
 from pipeline.settings import Settings
-from pipeline.state_file import TASK_MEMORY, Changes
+from pipeline.state_changes import Changes
+from pipeline.state_schema import TASK_MEMORY
 from pipeline.task_routes import TaskRoutes
 
 if TYPE_CHECKING:

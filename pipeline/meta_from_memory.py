@@ -17,7 +17,7 @@ from adapters.task_memory import TaskMemory
 from adapters.task_splits import LeakError
 from pipeline.core_state import ONE_ROUTE
 from pipeline.file_examples import FileExamples
-from pipeline.state_file import Glimpse
+from pipeline.state_glimpse import Glimpse
 
 PREFIX = "memory:"
 

@@ -11,45 +11,19 @@ import socket
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from pipeline.crash_points import crash_point
 from pipeline.records import Effect
-
-FORMAT = 1
-"""Of the tables below; a release reads the formats that CHANGELOG.md lists."""
+from pipeline.state_changes import Changes, write_changes
+from pipeline.state_schema import FORMAT, TABLES
 
 LEASE_S = 10.0
 """An owner that has not been heard of for this long may be replaced."""
-BUSIEST = 5
-"""Routes of tasks that a reader is shown by name: those with the most labels."""
-TASK_MEMORY = "task-memory"
-"""Name of a route's task memory among its monitors' rows."""
-
-TABLES = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE owner (one INTEGER PRIMARY KEY CHECK (one = 1), owner_epoch INTEGER NOT NULL,
-    host TEXT NOT NULL, pid INTEGER NOT NULL, heard_s REAL NOT NULL);
-CREATE TABLE core (one INTEGER PRIMARY KEY CHECK (one = 1), document BLOB NOT NULL);
-CREATE TABLE monitor (route TEXT, name TEXT, snapshot BLOB NOT NULL,
-    PRIMARY KEY (route, name)) WITHOUT ROWID;
-CREATE TABLE scored (start INTEGER PRIMARY KEY, stop INTEGER NOT NULL, rows BLOB NOT NULL);
-CREATE TABLE label (position INTEGER PRIMARY KEY, label REAL NOT NULL);
-CREATE TABLE early_label (number INTEGER PRIMARY KEY, id TEXT UNIQUE, label REAL NOT NULL);
-CREATE TABLE example (route TEXT, number INTEGER, example BLOB NOT NULL,
-    PRIMARY KEY (route, number)) WITHOUT ROWID;
-CREATE TABLE route (route TEXT PRIMARY KEY, labels INTEGER NOT NULL, open INTEGER NOT NULL,
-    document BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE journal (number INTEGER PRIMARY KEY, entry BLOB NOT NULL);
-CREATE TABLE outbox (number INTEGER PRIMARY KEY, key TEXT UNIQUE NOT NULL, kind TEXT NOT NULL,
-    payload BLOB NOT NULL);
-CREATE TABLE decision (number INTEGER PRIMARY KEY, document BLOB NOT NULL);
-CREATE TABLE intent (one INTEGER PRIMARY KEY CHECK (one = 1), entry BLOB NOT NULL);
-"""
 
 
 class StateError(Exception):
@@ -66,39 +40,6 @@ class QueuedEffect:
 
     number: int
     effect: Effect
-
-
-@dataclass(slots=True)
-class Changes:
-    """What one step changed, as rows.
-
-    Attributes:
-        core: The whole small state, JSON.
-        monitors: (route, name) -> snapshot.
-        scored: (start, stop, rows) inserted.
-        scored_before: Rows that end at or before this position leave, with their labels.
-        labels: (position, label) inserted.
-        early_added: id -> label.
-        early_removed: Ids.
-        examples: (route, number, example) written.
-        examples_removed: (route, number).
-        routes: (task, labels, whether it is open, document) written.
-        effects: Appended to the outbox.
-        decisions: Appended to the decisions table, JSON.
-    """
-
-    core: bytes
-    monitors: dict[tuple[str, str], bytes] = field(default_factory=dict)
-    scored: list[tuple[int, int, bytes]] = field(default_factory=list)
-    scored_before: int = 0
-    labels: list[tuple[int, float]] = field(default_factory=list)
-    early_added: list[tuple[str, float]] = field(default_factory=list)
-    early_removed: list[str] = field(default_factory=list)
-    examples: list[tuple[str, int, bytes]] = field(default_factory=list)
-    examples_removed: list[tuple[str, int]] = field(default_factory=list)
-    routes: list[tuple[str, int, bool, bytes]] = field(default_factory=list)
-    effects: list[Effect] = field(default_factory=list)
-    decisions: list[bytes] = field(default_factory=list)
 
 
 class StateFile:
@@ -166,7 +107,7 @@ class StateFile:
 
     def remember(self, facts: dict[str, str]) -> None:
         """Replace entries of ``meta``."""
-        with self._owned():
+        with self.owned():
             for key, value in facts.items():
                 self._set_meta(key, value)
 
@@ -196,7 +137,7 @@ class StateFile:
 
     def release(self) -> None:
         """Give the model up, so that a successor need not wait."""
-        with self._owned():
+        with self.owned():
             self._db.execute("UPDATE owner SET pid = 0")
 
     def heartbeat(self, now_s: float) -> None:
@@ -205,14 +146,19 @@ class StateFile:
         Raises:
             NotOwnerError: Another process has taken over.
         """
-        with self._owned():
+        with self.owned():
             self._db.execute("UPDATE owner SET heard_s = ?", (now_s,))
 
     @contextmanager
-    def _owned(self) -> Iterator[None]:
+    def owned(self) -> Iterator[sqlite3.Connection]:
+        """Open a transaction that only the owner may make.
+
+        Raises:
+            NotOwnerError: Another process has taken over; nothing was written.
+        """
         with self._write():
             self._check_owner()
-            yield
+            yield self._db
 
     def _check_owner(self) -> None:
         row = self._db.execute("SELECT owner_epoch FROM owner").fetchone()
@@ -234,36 +180,9 @@ class StateFile:
         self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
         db = self._db
         crash_point("before-state")
-        with self._owned():
+        with self.owned():
             db.execute("INSERT INTO journal (entry) VALUES (?)", (entry,))
-            db.execute("INSERT OR REPLACE INTO core VALUES (1, ?)", (changes.core,))
-            db.executemany(
-                "INSERT OR REPLACE INTO monitor VALUES (?, ?, ?)",
-                [(*key, snapshot) for key, snapshot in changes.monitors.items()],
-            )
-            db.executemany("INSERT INTO scored VALUES (?, ?, ?)", changes.scored)
-            db.executemany("INSERT OR REPLACE INTO label VALUES (?, ?)", changes.labels)
-            if changes.scored or changes.scored_before:
-                db.execute("DELETE FROM scored WHERE stop <= ?", (changes.scored_before,))
-                db.execute("DELETE FROM label WHERE position < ?", (changes.scored_before,))
-            db.executemany(
-                "DELETE FROM early_label WHERE id = ?", [(i,) for i in changes.early_removed]
-            )
-            db.executemany(
-                "INSERT OR REPLACE INTO early_label (id, label) VALUES (?, ?)", changes.early_added
-            )
-            db.executemany("INSERT OR REPLACE INTO example VALUES (?, ?, ?)", changes.examples)
-            db.executemany(
-                "DELETE FROM example WHERE route = ? AND number = ?", changes.examples_removed
-            )
-            db.executemany("INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)", changes.routes)
-            db.executemany(
-                "INSERT OR IGNORE INTO outbox (key, kind, payload) VALUES (?, ?, ?)",
-                [(e.key, e.kind, msgspec.json.encode(e.payload)) for e in changes.effects],
-            )
-            db.executemany(
-                "INSERT INTO decision (document) VALUES (?)", [(d,) for d in changes.decisions]
-            )
+            write_changes(db, changes)
             db.execute("DELETE FROM intent")
             db.execute("UPDATE owner SET heard_s = ?", (now_s,))
             crash_point("inside-state")
@@ -336,7 +255,7 @@ class StateFile:
         again has the same bytes.
         """
         self._db.execute("PRAGMA synchronous=NORMAL")
-        with self._owned():
+        with self.owned():
             self._db.execute("INSERT OR REPLACE INTO intent VALUES (1, ?)", (entry,))
 
     def intent(self) -> bytes | None:
@@ -368,7 +287,7 @@ class StateFile:
         Raises:
             NotOwnerError: Another process has taken over; it will find them queued.
         """
-        with self._owned():
+        with self.owned():
             self._db.executemany(
                 "DELETE FROM outbox WHERE number = ?", [(e.number,) for e in effects]
             )
@@ -382,68 +301,6 @@ class StateFile:
         """Return whether this process still owns the model."""
         row = self._db.execute("SELECT owner_epoch FROM owner").fetchone()
         return row is not None and row[0] == self.epoch
-
-
-@dataclass(frozen=True, slots=True)
-class Glimpse:
-    """What a reader sees of a state file without owning it."""
-
-    meta: dict[str, str]
-    core: bytes | None
-    decisions: list[bytes]
-    outbox: int
-    owner: tuple[int, str, int, float] | None
-    memories: dict[str, bytes]
-    tasks: int
-    busiest: list[tuple[str, int, bool]]
-
-
-def glimpse(path: Path, decisions: int = 20) -> Glimpse:
-    """Read a state file read-only, also while a daemon writes it.
-
-    Raises:
-        StateError: There is none.
-    """
-    if not path.exists():
-        raise StateError(f"no state file at {path}: start the daemon once with `metadrift run`")
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
-        core = db.execute("SELECT document FROM core").fetchone()
-        rows = db.execute(
-            "SELECT document FROM decision ORDER BY number DESC LIMIT ?", (decisions,)
-        ).fetchall()
-        owner = db.execute("SELECT owner_epoch, host, pid, heard_s FROM owner").fetchone()
-        return Glimpse(
-            dict(db.execute("SELECT key, value FROM meta")),
-            bytes(core[0]) if core else None,
-            [bytes(r[0]) for r in reversed(rows)],
-            int(db.execute("SELECT count(*) FROM outbox").fetchone()[0]),
-            tuple(owner) if owner else None,
-            memories_in(db),
-            *_routes_in(db),
-        )
-
-
-def _routes_in(db: sqlite3.Connection) -> tuple[int, list[tuple[str, int, bool]]]:
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE name='route'").fetchone():
-        return 0, []  # made by a release without routes
-    (known,) = db.execute("SELECT count(*) FROM route").fetchone()
-    top = db.execute(
-        "SELECT route, labels, open FROM route ORDER BY labels DESC, route LIMIT ?", (BUSIEST,)
-    )
-    return int(known), [(task, labels, bool(is_open)) for task, labels, is_open in top]
-
-
-def memories_in(db: sqlite3.Connection) -> dict[str, bytes]:
-    """Return each route's task memory, packed."""
-    found = db.execute("SELECT route, snapshot FROM monitor WHERE name = ?", (TASK_MEMORY,))
-    return {route: bytes(snapshot) for route, snapshot in found}
-
-
-def epoch_in(path: Path) -> int:
-    """Return the ``owner_epoch`` of a state file; for threads that do not hold it open."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as db:
-        row = db.execute("SELECT owner_epoch FROM owner").fetchone()
-        return 0 if row is None else int(row[0])
 
 
 def _alive(pid: int) -> bool:

@@ -12,7 +12,9 @@ from pipeline.core_state import Core, Episode, RouteCore, decode_core
 from pipeline.messages import Decision
 from pipeline.records import ModelsFound, ServingSeen
 from pipeline.settings import Settings
-from pipeline.state_file import FORMAT, LEASE_S, Glimpse, StateError
+from pipeline.state_file import LEASE_S, StateError
+from pipeline.state_glimpse import Glimpse
+from pipeline.state_schema import FORMAT
 from pipeline.status_document import (
     BusyRoute,
     EpisodeStatus,

@@ -18,7 +18,8 @@ from pipeline.example_buffer import Example, ExampleBuffer
 from pipeline.settings import Settings
 
 if TYPE_CHECKING:
-    from pipeline.state_file import Changes, StateFile
+    from pipeline.state_changes import Changes
+    from pipeline.state_file import StateFile
 
 ERRORS = "error-0"
 LONGEST_TASK = 256

@@ -22,7 +22,7 @@ from pipeline.json_schemas import json_schemas
 from pipeline.metrics import TOTALS, Metrics
 from pipeline.records import ServingSeen
 from pipeline.settings import Settings, parse_settings
-from pipeline.state_file import FORMAT, TABLES
+from pipeline.state_schema import FORMAT, TABLES
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(

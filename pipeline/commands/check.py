@@ -102,7 +102,8 @@ def _state(settings: "Settings") -> "Core | Finding | None":
 
     from pipeline.commands.state_view import state_file
     from pipeline.config_checks import Finding
-    from pipeline.state_file import StateError, glimpse
+    from pipeline.state_file import StateError
+    from pipeline.state_glimpse import glimpse
     from pipeline.status import core_of
 
     folder = settings.state_dir

@@ -160,7 +160,7 @@ def _champion_now(settings: "Settings") -> _Served | None:
     from pipeline.commands.state_view import state_file
     from pipeline.core_state import ONE_ROUTE
     from pipeline.fold import shelf_of
-    from pipeline.state_file import glimpse
+    from pipeline.state_glimpse import glimpse
     from pipeline.status import core_of
     from pipeline.turn import version_name
 

@@ -10,7 +10,7 @@ from pipeline.commands.common import EXIT_CONFIG, fail
 if TYPE_CHECKING:
     from pipeline.core_state import Core
     from pipeline.settings import Settings
-    from pipeline.state_file import Glimpse
+    from pipeline.state_glimpse import Glimpse
 
 STATE_FILE = "state.sqlite"
 
@@ -22,7 +22,8 @@ def state_file(state_dir: Path) -> Path:
 
 def glimpse_here(settings: "Settings", decisions: int = 20) -> "Glimpse":
     """Read the state file; one that cannot be read ends the command with exit code 2."""
-    from pipeline.state_file import StateError, glimpse
+    from pipeline.state_file import StateError
+    from pipeline.state_glimpse import glimpse
 
     try:
         return glimpse(state_file(settings.state_dir), decisions)

@@ -18,7 +18,7 @@ from pipeline.fold import shelf_of, state_path
 from pipeline.messages import Decision
 from pipeline.settings import Settings
 from pipeline.standing import standing
-from pipeline.state_file import glimpse
+from pipeline.state_glimpse import glimpse
 from pipeline.status import core_of
 
 MOST_DECISIONS = 10_000

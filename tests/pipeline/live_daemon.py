@@ -24,7 +24,8 @@ from pipeline.kafka_source import KafkaSource
 from pipeline.messages import Decision
 from pipeline.records import ModelsFound
 from pipeline.settings import Settings, parse_settings
-from pipeline.state_file import StateFile, glimpse
+from pipeline.state_file import StateFile
+from pipeline.state_glimpse import glimpse
 from tests.pipeline.loop_inputs import QUICK
 from tests.pipeline.small_worlds import HOLDOUT_LOSSES
 from tests.pipeline.state_tables import Tables, tables_of

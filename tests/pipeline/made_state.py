@@ -11,7 +11,8 @@ from pipeline.core_state import Core, Version, encode_core
 from pipeline.fold import state_path
 from pipeline.messages import Decision
 from pipeline.records import Effect
-from pipeline.state_file import Changes, StateFile, wall_s
+from pipeline.state_changes import Changes
+from pipeline.state_file import StateFile, wall_s
 
 
 def digest(letter: str) -> str:

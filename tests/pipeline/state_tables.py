@@ -5,7 +5,8 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.records import Effect
-from pipeline.state_file import Changes, StateFile
+from pipeline.state_changes import Changes
+from pipeline.state_file import StateFile
 
 FOLDED = (*("core", "monitor", "scored", "label", "early_label", "example", "route", "decision"),)
 """The tables that hold the state; the others hold what leads to it or what it calls for."""

@@ -13,7 +13,7 @@ from pipeline.records import ModelsFound
 from pipeline.remembered_tasks import reign
 from pipeline.report.decision_rows import read_decisions, rows_of_decisions
 from pipeline.settings import ConfigError
-from pipeline.state_file import glimpse
+from pipeline.state_glimpse import glimpse
 from pipeline.status import status_of
 from pipeline.turn import Turn
 from tests.pipeline.loop_driver import Loop

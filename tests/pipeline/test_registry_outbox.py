@@ -8,7 +8,8 @@ from pipeline.fold import shelf_of
 from pipeline.records import Effect
 from pipeline.registry_outbox import RegistryOutbox
 from pipeline.registry_process import JobDone, RegistryJob, Watch
-from pipeline.state_file import Changes, StateFile, wall_s
+from pipeline.state_changes import Changes
+from pipeline.state_file import StateFile, wall_s
 from tests.pipeline.loop_inputs import quick_settings
 
 

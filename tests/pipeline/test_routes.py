@@ -13,7 +13,8 @@ from pipeline.fold import refold, shelf_of, state_path
 from pipeline.records import ModelsFound
 from pipeline.route_answer import decode_answer
 from pipeline.settings import ConfigError
-from pipeline.state_file import BUSIEST, StateError, StateFile, glimpse
+from pipeline.state_file import StateError, StateFile
+from pipeline.state_glimpse import BUSIEST, glimpse
 from pipeline.status import status_of
 from pipeline.task_routes import TaskRoute
 from tests.pipeline.loop_driver import Loop

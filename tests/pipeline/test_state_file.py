@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.records import Effect
-from pipeline.state_file import (
-    LEASE_S,
-    NotOwnerError,
-    StateError,
-    StateFile,
-    glimpse,
-)
+from pipeline.state_file import LEASE_S, NotOwnerError, StateError, StateFile
+from pipeline.state_glimpse import glimpse
 from tests.pipeline.state_tables import changes, owned, tables_of
 
 ROOT = Path(__file__).parents[2]
