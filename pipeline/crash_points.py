@@ -18,11 +18,23 @@ CRASH_POINTS = (
     "after-effect",
     "after-bake-off",
 )
+"""In the loop."""
+
+COMPACTION_POINTS = (
+    "before-checkpoint",
+    "after-checkpoint",
+    "inside-drop",
+    "after-drop",
+    "before-shelf-drop",
+    "inside-shelf-drop",
+)
+"""In the compaction beside it."""
 
 _name, _, _count = os.environ.get("METADRIFT_CRASH_AT", "").partition(":")
-if _name and _name not in CRASH_POINTS:
+if _name and _name not in CRASH_POINTS + COMPACTION_POINTS:
     raise ValueError(
-        f"METADRIFT_CRASH_AT: {_name!r} is no crash point; choose from {list(CRASH_POINTS)}"
+        f"METADRIFT_CRASH_AT: {_name!r} is no crash point; choose from "
+        f"{[*CRASH_POINTS, *COMPACTION_POINTS]}"
     )
 _left = int(_count or 1)
 

@@ -26,6 +26,7 @@ import structlog
 
 from pipeline import arrivals
 from pipeline.adaptation_worker import AdaptationWorker
+from pipeline.compaction import Compaction
 from pipeline.core_state import ONE_ROUTE
 from pipeline.crash_points import crash_point
 from pipeline.engine_state import EngineState
@@ -133,6 +134,7 @@ class Daemon:
         self._registry = RegistryOutbox(
             self._file, self._fold.shelf, process, self._metrics.dropped_effects.inc
         )
+        self._compaction = Compaction(self._file, self._fold.shelf, settings.keep)
         group = f"metadrift-{settings.model.name}"
         exactly_once = settings.kafka.delivery == "exactly_once"
         try:
@@ -164,6 +166,7 @@ class Daemon:
             self._worker.close()
             self._registry.close()
             self._close_servers()
+            self._compaction.close()
             for name in ("_source", "_sink"):
                 client = getattr(self, name, None)
                 if client is not None:
@@ -259,6 +262,7 @@ class Daemon:
             self._fold.step(news)
         self._keep_servers()
         self._publish_decisions()
+        self._compaction.turn()
         self._look()
 
     def _step(self, poll: Poll) -> None:
@@ -352,6 +356,7 @@ class Daemon:
         self._heard_s = now_s
         self._file.heartbeat(wall_s())
         self._metrics.lag(self._source.lag())
+        self._metrics.disk(self._compaction.use())
         self._metrics.observe(self._fold.state, self._file.outbox_depth(), not self._registry.away)
 
     def _drain(self) -> None:

@@ -88,19 +88,25 @@ class Fold:
 
 
 def refold(
-    settings: Settings, journal: StateFile, target: StateFile, shelf: ModelShelf, read: ReadRanges
+    settings: Settings,
+    journal: StateFile,
+    target: StateFile,
+    shelf: ModelShelf,
+    read: ReadRanges,
+    after: int = 0,
 ) -> EngineState:
     """Fold a journal anew into another state file; return the state it leads to.
 
     Args:
         settings: As the journal was made with.
         journal: Read.
-        target: Written, owned by this process.
+        target: Written, owned by this process; holds the state after entry ``after``.
         shelf: Of the journal's daemon.
         read: Returns the records of offset ranges again.
+        after: Number of the entry to begin behind; 0: the journal is whole.
     """
     fold = Fold(settings, target, shelf, lambda: 0.0)
-    for entry in journal.journal():
+    for entry in journal.journal(after):
         fold.step(read_entry(entry, read))
     return fold.state
 

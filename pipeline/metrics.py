@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from pipeline.compaction import DiskUse
 from pipeline.core_state import ONE_ROUTE
 from pipeline.engine_state import EngineState
 
@@ -160,6 +161,24 @@ class Metrics:
             names,
             registry=self.registry,
         )
+        self._state_bytes = Gauge(
+            "metadrift_state_bytes",
+            "Bytes of the state file and its checkpoints.",
+            names,
+            registry=self.registry,
+        )
+        self._shelf_bytes = Gauge(
+            "metadrift_shelf_bytes",
+            "Bytes of models, meta-inits and results on the shelf.",
+            names,
+            registry=self.registry,
+        )
+        self._journal = Gauge(
+            "metadrift_journal_entries",
+            "Steps that the journal holds.",
+            names,
+            registry=self.registry,
+        )
         self._collections = Gauge(
             "metadrift_gc_seconds",
             "Seconds spent in Python's garbage collector since the start.",
@@ -229,6 +248,12 @@ class Metrics:
             self._collecting_since = time.perf_counter()
         else:
             self._collected_s += time.perf_counter() - self._collecting_since
+
+    def disk(self, use: DiskUse) -> None:
+        """Copy what is kept on disk."""
+        self._state_bytes.labels(self._model).set(use.state_bytes)
+        self._shelf_bytes.labels(self._model).set(use.shelf_bytes)
+        self._journal.labels(self._model).set(use.journal_entries)
 
     def lag(self, by_topic: dict[str, int]) -> None:
         """Copy how far the daemon is behind."""

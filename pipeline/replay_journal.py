@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pipeline.checkpoints import beginning
 from pipeline.fold import Fold, shelf_of, state_path
 from pipeline.journal import read_entry
 from pipeline.kafka_source import KafkaSource
@@ -19,10 +20,12 @@ def repeat(settings: Settings, state_dir: Path) -> dict[str, object]:
     """Fold the journal of a state folder anew, reading its records from the broker.
 
     Returns:
-        ``steps``, ``decisions``, ``same`` and ``first_difference`` (a decision, or null).
+        ``begins`` (the number of the first entry that was folded; those before it were compacted
+        away), ``steps``, ``decisions``, ``same`` and ``first_difference`` (a decision, or null).
 
     Raises:
-        StateError: There is no state there, or the configuration is not the run's.
+        StateError: There is no state there, the configuration is not the run's, or the journal
+            begins where no checkpoint is.
         SourceError: The broker no longer holds the records.
     """
     path = state_path(state_dir)
@@ -36,22 +39,23 @@ def repeat(settings: Settings, state_dir: Path) -> dict[str, object]:
             to.close()
         live.close()
         journal = StateFile(copy, settings.model.name)
-        target = StateFile(Path(scratch) / "again.sqlite", settings.model.name)
+        again_at = Path(scratch) / "again.sqlite"
         try:
             _refuse_other_settings(settings, journal)
+            begin = beginning(path, journal, again_at)
+            target = StateFile(again_at, settings.model.name)
         except StateError:
             journal.close()
-            target.close()
             raise
         source = KafkaSource(settings.kafka, f"metadrift-{settings.model.name}-replay", {})
         try:
             target.acquire(time.time())
             fold = Fold(settings, target, shelf_of(state_dir), time.time)
             steps = 0
-            for entry in journal.journal():
+            for entry in journal.journal(begin.number):
                 fold.step(read_entry(entry, source.read))
                 steps += 1
-            before, again = journal.decisions(), target.decisions()
+            before, again = journal.decisions(begin.decisions), target.decisions()
         finally:
             source.close()
             journal.close()
@@ -59,6 +63,7 @@ def repeat(settings: Settings, state_dir: Path) -> dict[str, object]:
     pairs = zip_longest(before, again)
     differing = next(((b or a or b"").decode() for b, a in pairs if a != b), None)
     return {
+        "begins": begin.number + 1,
         "steps": steps,
         "decisions": len(before),
         "same": differing is None,

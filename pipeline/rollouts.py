@@ -38,6 +38,9 @@ from pipeline.server_readings import reading_of
 from pipeline.task_decisions import decide_at_promotion
 from pipeline.turn import Turn
 
+EARLIER_CHAMPIONS = 20
+"""How far ``undo`` goes back; the models of those before may leave the shelf."""
+
 if TYPE_CHECKING:
     from deploy.gate import GateResult
 
@@ -290,7 +293,8 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     decide_at_promotion(turn, name)
     remember_champion(turn, name, route.rollout_change_point, confirmed=confirmed)
     route.champion = new
-    route.earlier = [old, *(v for v in route.earlier if v not in (old, new))]
+    before = [old, *(v for v in route.earlier if v not in (old, new))]
+    route.earlier = before[:EARLIER_CHAMPIONS]
     route.champion_since_label, route.champion_since_position = core.labels, turn.state.window.next
     route.buffer_from = route.rollout_change_point
     route.probation_from = turn.state.window.next

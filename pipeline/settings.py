@@ -18,6 +18,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pipeline.keep_settings import KeepSettings
 from pipeline.rollout_settings import RolloutSettings
 from pipeline.serving_settings import ServingSettings
 from pipeline.settings_section import Section, changed
@@ -322,6 +323,7 @@ class Settings(BaseSettings):
     gate: GateSettings = GateSettings()
     rollout: RolloutSettings = RolloutSettings()
     serving: ServingSettings = ServingSettings()
+    keep: KeepSettings = KeepSettings()
     registry: RegistrySettings = RegistrySettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()

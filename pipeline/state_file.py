@@ -59,6 +59,7 @@ class StateFile:
         self.epoch = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         self._db = sqlite3.connect(path, timeout=10, isolation_level=None)
+        self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # of a new file; see allow_to_shrink
         self._db.execute("PRAGMA journal_mode=WAL")
         with self._write():
             known = self._db.execute("SELECT 1 FROM sqlite_master WHERE name='meta'").fetchone()
@@ -150,12 +151,17 @@ class StateFile:
             self._db.execute("UPDATE owner SET heard_s = ?", (now_s,))
 
     @contextmanager
-    def owned(self) -> Iterator[sqlite3.Connection]:
+    def owned(self, *, durable: bool = False) -> Iterator[sqlite3.Connection]:
         """Open a transaction that only the owner may make.
+
+        Args:
+            durable: Have it, and all before it, on disk when it is over.
 
         Raises:
             NotOwnerError: Another process has taken over; nothing was written.
         """
+        if durable:
+            self._db.execute("PRAGMA synchronous=FULL")
         with self._write():
             self._check_owner()
             yield self._db
@@ -233,18 +239,62 @@ class StateFile:
         ):
             yield bytes(packed)
 
-    def journal(self) -> Iterator[bytes]:
-        """Yield what happened, in order."""
-        for (entry,) in self._db.execute("SELECT entry FROM journal ORDER BY number"):
+    def journal(self, after: int = 0) -> Iterator[bytes]:
+        """Yield what happened, in order, from the entry behind number ``after`` on."""
+        for (entry,) in self._db.execute(
+            "SELECT entry FROM journal WHERE number > ? ORDER BY number", (after,)
+        ):
             yield bytes(entry)
 
-    def decisions(self, last: int | None = None) -> list[bytes]:
-        """Return the decisions, oldest first; with ``last`` only the newest that many."""
+    def entries(self) -> tuple[int, int]:
+        """Return the numbers of the journal's first and last entry; (1, 0) while it is empty."""
+        first, last = self._db.execute(
+            "SELECT (SELECT min(number) FROM journal), (SELECT max(number) FROM journal)"
+        ).fetchone()
+        return (1, 0) if last is None else (int(first), int(last))
+
+    def decisions(self, after: int = 0) -> list[bytes]:
+        """Return the decisions behind number ``after``, oldest first."""
         rows = self._db.execute(
-            "SELECT document FROM decision ORDER BY number DESC LIMIT ?",
-            (-1 if last is None else last,),
-        ).fetchall()
-        return [bytes(document) for (document,) in reversed(rows)]
+            "SELECT document FROM decision WHERE number > ? ORDER BY number", (after,)
+        )
+        return [bytes(document) for (document,) in rows]
+
+    def allow_to_shrink(self, most_bytes: int) -> bool:
+        """Have SQLite keep track of free pages; return whether it does.
+
+        A file of an earlier release does not, and has to be rewritten once. SQLite does that wholly
+        or not at all.
+
+        Args:
+            most_bytes: A larger file is left as it is; its free pages are used again, not given
+                back.
+
+        Raises:
+            NotOwnerError: Another process has taken over.
+        """
+        self._check_owner()
+        (mode,) = self._db.execute("PRAGMA auto_vacuum").fetchone()
+        if not mode and self.path.stat().st_size <= most_bytes:
+            self._db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            self._db.execute("VACUUM")
+            (mode,) = self._db.execute("PRAGMA auto_vacuum").fetchone()
+        return bool(mode)
+
+    def give_back(self, pages: int) -> bool:
+        """Give free pages back to the disk, at most so many; return whether more are left.
+
+        Raises:
+            NotOwnerError: Another process has taken over.
+        """
+        self._check_owner()
+        (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+        (mode,) = self._db.execute("PRAGMA auto_vacuum").fetchone()
+        if not mode or not free:
+            return False
+        # A step a page: ``execute`` takes only the first.
+        self._db.executescript(f"PRAGMA incremental_vacuum({pages:d})")
+        return bool(free > pages)
 
     # ---------------------------------------------------------------- what is about to happen
 

@@ -15,6 +15,7 @@ from prometheus_client.metrics_core import Metric
 
 from pipeline.cli import app
 from pipeline.commands import common
+from pipeline.compaction import DiskUse
 from pipeline.config_reference import config_reference
 from pipeline.core_state import ONE_ROUTE
 from pipeline.engine_state import EngineState
@@ -176,6 +177,7 @@ def metrics_table() -> str:
     state.monitors[ONE_ROUTE].judged(0.0, 0)  # the first label gives the reference loss
     state.core.serving = ServingSeen()
     metrics.observe(state, 0, True)
+    metrics.disk(DiskUse(0, 0, 0))
     metrics.lag({"events": 0})
     rows = ["| name | type | labels | meaning |", "|---|---|---|---|"]
     rows += sorted(_metric_row(metric) for metric in metrics.registry.collect())

@@ -143,6 +143,8 @@ def _journal(state_dir: Path, config: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(found)
     else:
+        if found["begins"] != 1:
+            typer.echo(f"begins at entry {found['begins']}: what came before was compacted away")
         typer.echo(
             f"{found['steps']} steps, {found['decisions']} decisions: "
             + ("all the same" if found["same"] else f"different at {found['first_difference']}")
