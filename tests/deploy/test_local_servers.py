@@ -18,6 +18,8 @@ import deploy.haproxy_router
 import deploy.seldon_local
 import deploy.seldon_process
 from deploy.controller import TransientBackendError, reconcile
+from deploy.haproxy_config import admin
+from deploy.haproxy_socket import HaproxySocket
 from deploy.leaving_servers import LEAVE_S
 from deploy.rollout_plan import Traffic
 from deploy.scratch_folder import ScratchFolder
@@ -96,13 +98,21 @@ def test_a_server_that_leaves_slowly_holds_up_nobody(backend: LocalBackend, cloc
     began_s = time.monotonic()
     live(backend, Traffic("1-a"))
     live(backend, Traffic("1-a", "2-b", candidate_weight=25))
-    assert time.monotonic() - began_s < LEAVE_S / 2
+    assert time.monotonic() - began_s < LEAVE_S
     assert {answered_by(backend.router.port) for _ in range(40)} == {"1-a", "2-b"}
     assert hung.is_running(), "it has its time"
     clock.ahead_s = LEAVE_S
     backend.observed()
     wait_for(lambda: not members(leaves.pid))
     assert set(backend.processes()) == {"1-a", "2-b"}, "the new server of that version stays"
+
+
+def test_weights_of_another_hand_are_no_split_and_are_put_right(backend: LocalBackend) -> None:
+    live(backend, SPLIT)
+    for wrong in ("predictions/stable 70", "predictions/candidate 10"):
+        HaproxySocket(admin(backend._scratch.path)).change([f"set weight {wrong}"])
+        assert backend.observed() is None, wrong
+        assert reconcile(SPLIT, backend).live
 
 
 def test_closing_lets_all_servers_leave_side_by_side(tmp_path: Path, clock: Clock) -> None:

@@ -52,7 +52,6 @@ def test_failures_outlive_the_daemon_and_an_old_address_does_not(live: LiveModel
     live.start()
     assert failures(live) >= before, "a new owner begins where the old one was"
     live.wait(lambda: failures(live) > before, "one more failure")
-    assert failures(live) < 2 * before, "it went on, by one at a time"
     assert json.loads(address.read_text())["port"] != where["port"]
     assert live.stop() == 0
 
