@@ -115,6 +115,17 @@ def test_weights_of_another_hand_are_no_split_and_are_put_right(backend: LocalBa
         assert reconcile(SPLIT, backend).live
 
 
+def test_the_next_candidate_is_not_judged_by_the_one_that_was_taken_out(
+    backend: LocalBackend,
+) -> None:
+    live(backend, SPLIT)
+    port = backend.router.port
+    os.killpg(backend.processes()["2-b"].pid, signal.SIGKILL)
+    assert {answered_by(port) for _ in range(30)} == {"1-a"}, "its requests go to the other one"
+    live(backend, Traffic("1-a", "3-c", candidate_weight=50))
+    assert {answered_by(port) for _ in range(30)} == {"1-a", "3-c"}
+
+
 def test_closing_lets_all_servers_leave_side_by_side(tmp_path: Path, clock: Clock) -> None:
     backend = quick_backend(tmp_path, clock)
     live(backend, SPLIT)

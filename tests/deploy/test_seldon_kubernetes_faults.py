@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
-from deploy.controller import reconcile
+from deploy.controller import TransientBackendError, reconcile
 from deploy.rollout_plan import Traffic
 from tests.deploy.seldon_cluster import SeldonWorld
 from tests.servers.faulty_proxy import Fault, FaultyProxy, Plan
@@ -113,6 +113,32 @@ def test_each_kind_of_call_timing_out_leads_to_the_same_end(
     print(f"{len(faults)} calls went wrong")
     same_end(world)
     assert {method for method, _ in faults} == {"GET", "POST", "PATCH"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "retry_after", "retry_in_s"),
+    [
+        (Fault.BUSY, "7", 7.0),
+        (Fault.BUSY, "", 5.0),
+        (Fault.BROKEN, "", 5.0),
+        (Fault.RESET, "", 5.0),
+    ],
+)
+def test_trouble_that_passes_says_when_to_come_back(
+    world: SeldonWorld,
+    seldon_server: KubeApiServer,
+    fault: Fault,
+    retry_after: str,
+    retry_in_s: float,
+) -> None:
+    with (
+        FaultyProxy(seldon_server.port, seldon_server.authority) as proxy,
+        world.api(proxy.address) as api,
+    ):
+        proxy.plan, proxy.retry_after = lambda method, path: fault, retry_after
+        with pytest.raises(TransientBackendError) as caught:
+            world.backend(api).apply(LIFE[0])
+        assert caught.value.retry_in_s == retry_in_s
 
 
 class Ticker:

@@ -45,12 +45,14 @@ class FaultyProxy:
         plan: Asked once for each call, from the proxy's threads, one at a time.
         killed: What ``KILLED`` does.
         faults: Method and path of the calls that went wrong.
+        retry_after: Header of ``BUSY``, seconds; empty: none.
     """
 
     def __init__(self, port: int, authority: Path | None = None) -> None:
         self.plan: Plan = lambda method, path: None
         self.killed: Callable[[], None] = lambda: None
         self.faults: list[tuple[str, str]] = []
+        self.retry_after = ""
         context = None
         if authority is not None:
             context = ssl.create_default_context(cafile=str(authority))
@@ -113,6 +115,8 @@ class FaultyProxy:
             def _reply(self, status: int, content: bytes) -> None:
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
+                if status == Fault.BUSY.value and proxy.retry_after:
+                    self.send_header("Retry-After", proxy.retry_after)
                 self.send_header("Content-Length", str(len(content)))
                 self.end_headers()
                 self.wfile.write(content)
