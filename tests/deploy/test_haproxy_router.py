@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -30,6 +31,8 @@ class EchoServer:
 
     def __init__(self, version: str) -> None:
         self.feedback = 0
+        self.asked, self.may_answer = threading.Event(), threading.Event()
+        self.may_answer.set()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +46,8 @@ class EchoServer:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 if "feedback" in self.path:
                     outer.feedback += 1
+                outer.asked.set()
+                outer.may_answer.wait(30)
                 self.answer({"version": version, "arm": self.headers.get(ARM_HEADER)})
 
             def answer(self, content: object) -> None:
@@ -135,6 +140,21 @@ def test_the_model_server_reads_the_header_that_the_router_writes() -> None:
 def test_nothing_is_routed_before_it_is_told(router: HaproxyRouter) -> None:
     assert router.routes() is None
     assert ask(router, "/predict", {}).status_code == 503
+
+
+def test_a_request_in_hand_is_answered_before_the_router_ends(
+    router: HaproxyRouter, servers: list[EchoServer]
+) -> None:
+    slow = servers[0]
+    router.route(slow.target, None, 0)
+    slow.may_answer.clear()
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, router)
+        assert slow.asked.wait(30)
+        threading.Timer(1.0, slow.may_answer.set).start()
+        router.stop()
+        assert answer.result(60) == {"version": "1-a", "arm": "stable"}
+    assert not router.alive
 
 
 def test_the_arm_is_drawn_by_weight_and_told(

@@ -166,6 +166,8 @@ def test_failures_of_an_earlier_life_are_counted_on_and_forgotten_with_their_ver
         wait_for(lambda: reconcile(Traffic("1-a"), crashing).error is not None)
         wait_for(lambda: (reconcile(Traffic("1-a"), crashing), crashing.failures())[1] != before)
         assert crashing.failures()["1-a"].count == 5
+        wait_s = reconcile(Traffic("1-a"), crashing).retry_in_s
+        assert wait_s is not None and 2 < wait_s <= 8, "each time it waits twice as long"
         assert "exit code 1" in crashing.failures()["1-a"].reason
     finally:
         crashing.close()

@@ -141,6 +141,21 @@ def test_trouble_that_passes_says_when_to_come_back(
         assert caught.value.retry_in_s == retry_in_s
 
 
+def test_a_conflict_is_no_trouble_of_its_own(
+    world: SeldonWorld, seldon_server: KubeApiServer
+) -> None:
+    plan = EachCallOnce(Fault.CONFLICT, lambda method, path: method != "GET")
+    with (
+        FaultyProxy(seldon_server.port, seldon_server.authority) as proxy,
+        world.api(proxy.address) as api,
+    ):
+        proxy.plan = plan
+        for plan.stretch, target in enumerate(LIFE[:2]):
+            world.backend(api).apply(target)
+        assert [method for method, _ in proxy.faults] == ["POST", "PATCH"]
+    assert world.spec_weights() == {"1-a": 95, "2-b": 5}
+
+
 class Ticker:
     """The process of ``tests.deploy.cluster_life``; made anew after it was killed."""
 

@@ -315,23 +315,27 @@ def test_a_deployment_waits_for_what_kubectl_would_wait_for(status, reason):
     assert rollout_waits("d", workload()) == []
 
 
-def stands(traffic, *, routes, reported=True, **pods):
+def route_rule(routes):
+    return {
+        "route": [
+            {"destination": {"host": f"m-{v}"}} | ({} if w is None else {"weight": w})
+            for v, w in routes.items()
+        ]
+    }
+
+
+def stands(traffic, *, routes, grpc_routes=None, reported=True, **pods):
     deployment = new_deployment("m", 1, spec_of(traffic))
     names = [f"m-{v}-0-classifier" for v in (traffic.stable, traffic.candidate) if v]
     deployment["status"] = {
         "state": "Available",
         "deploymentStatus": {name: {} for name in names} if reported else {},
     }
-    rule = {
-        "route": [
-            {"destination": {"host": f"m-{v}"}} | ({} if w is None else {"weight": w})
-            for v, w in routes.items()
-        ]
-    }
+    rules = [route_rule(r) for r in (routes, grpc_routes) if r is not None]
     return standing(
         deployment,
         {name: workload(**pods) for name in names},
-        [{"spec": {"http": [rule]}}] if routes else [],
+        [{"spec": {"http": rules}}] if routes else [],
         name="m",
         container="classifier",
     )
@@ -346,6 +350,9 @@ def test_only_all_three_together_are_live():
     older = stands(asked, routes=routed, image="registry/server:0")
     assert "Deployment m-1-a-0-classifier still runs registry/server:0" in older.waiting
     assert stands(asked, routes={"1-a": 100}).live is None
+    assert stands(asked, routes=routed, grpc_routes=routed).live == asked
+    lags = stands(asked, routes=routed, grpc_routes={"1-a": 100})
+    assert lags.waiting == ("a route still carries 1-a 100 %",), "each protocol has its own"
     assert stands(asked, routes={}).waiting == ("no VirtualService routes to it yet",)
 
 
