@@ -36,8 +36,8 @@ AGAIN_S = 60.0
 """Wait after a checkpoint that the disk did not take."""
 FAR = 3
 """A journal longer than this many times its bound begins at the newest checkpoint at once."""
-QUICK_VACUUM = 256 * 2**20
-"""Bytes up to which an old state file is rewritten once so that it can shrink; about a second."""
+QUICK_VACUUM = 64 * 2**20
+"""Bytes up to which an old state file is rewritten once so that it can shrink: within the lease."""
 MB = 1_000_000
 
 

@@ -10,6 +10,7 @@ from contextlib import closing
 from itertools import cycle
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from adapters.bake_off import RecipeResult
@@ -22,6 +23,7 @@ from pipeline.fold import refold, shelf_of, state_path
 from pipeline.keep_settings import KeepSettings
 from pipeline.records import Input, Outcome
 from pipeline.settings import Settings
+from pipeline.shelf_references import named_in
 from pipeline.state_file import NotOwnerError, StateError, StateFile
 from tests.pipeline.compaction_runner import compact, examine, rest, what_is_left
 from tests.pipeline.loop_driver import Loop
@@ -127,6 +129,20 @@ def test_what_is_left_of_the_journal_folds_to_the_same_state(
     examine(folder, tmp_path / "scratch.sqlite")
     again = folded_from(folder, compacted.settings, compacted, tmp_path / "again.sqlite")
     same_but_for_decisions(again, compacted.tables())
+
+
+def test_what_asks_for_a_registration_names_the_model(
+    long_lives: tuple[Loop, Loop, list[int]],
+) -> None:
+    _, compacted, _ = long_lives
+    waiting = compacted.file.pending(("version",))
+    assert len(waiting) > 1
+    versions, shelf = compacted.fold.state.core.versions, compacted.fold.shelf
+    for queued in waiting:
+        digest = versions[int(str(queued.effect.payload["number"]))].digest
+        (name,) = named_in(msgspec.json.encode(queued.effect.payload))
+        assert shelf.model_folder(digest).name == name
+        assert shelf.model_folder(digest).exists()
 
 
 def test_a_journal_without_its_beginning_needs_its_checkpoint(
