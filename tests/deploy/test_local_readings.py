@@ -68,5 +68,9 @@ def test_errors_and_latency_are_read_by_version(backend: LocalBackend) -> None:
             os.killpg(hung.pid, signal.SIGCONT)
         assert hanging.errors >= 1 and hanging.problem is None
         assert read()["1-a"].errors == 0
+    converge(backend, Traffic("2-b", "1-a", 50))
+    assert read() == {"1-a": GuardReading(), "2-b": GuardReading()}, (
+        "the arms' counters are others'"
+    )
     converge(backend, Traffic("1-a"))
     assert read() == {}

@@ -121,6 +121,16 @@ def test_what_is_still_routed_to_stays_loaded_while_another_loads(core2: SeldonW
         assert routed == {f"{NAME}-1-a", f"{NAME}-2-b"} <= scheduler.models()
 
 
+def test_a_change_that_the_scheduler_has_not_seen_is_not_live(core2: SeldonWorld) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(CANARY, made, scheduler)
+    further = Traffic("1-a", "2-b", candidate_weight=50)
+    made.apply(further)
+    assert made.observed() is None, "Ready is said of what the experiment was before"
+    scheduler.step()
+    assert made.observed() == further
+
+
 def test_a_candidate_that_fails_later_is_taken_out_though_stable_is_unready(
     core2: SeldonWorld,
 ) -> None:
