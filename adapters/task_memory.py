@@ -1,9 +1,9 @@
 """What is remembered of tasks that a model was good at: a bounded value, never changed in place.
 
-A confirmed task is that of a champion which was promoted and survived its probation, or of the
-first one. It enters when another champion takes its place, with the signature of its whole reign.
-When there are too many, the one goes whose reign or recall lies furthest back (least recently
-used); the first and kept ones stay.
+A confirmed task is that of a champion which was promoted and survived its probation or explains the
+labels of its reign, or of the first one. It enters when another champion takes its place, with the
+signature of its whole reign. When there are too many, the one goes whose reign or recall lies
+furthest back (least recently used); the first and kept ones stay.
 """
 
 from collections.abc import Collection

@@ -3,7 +3,7 @@
 import numpy as np
 
 from adapters.input_profile import InputProfile
-from adapters.loss_evidence import Reference
+from adapters.loss_evidence import Reference, weigh
 from adapters.model_file import lineage_key
 from adapters.task_memory import ConfirmedTask, KeptExamples, Signature
 from pipeline.example_buffer import Example, rows_of
@@ -56,8 +56,9 @@ def signature_of(turn: Turn, name: str, examples: list[Example]) -> Signature:
 def remember_champion(turn: Turn, name: str, until: int, *, confirmed: bool) -> None:
     """Take the champion that is about to be replaced into the memory, if its task is confirmed.
 
-    Call it before the route's champion changes. What the memory held comes back with
-    ``forget_promotion``.
+    One that is still in probation is confirmed by its own labels: when they exclude a rise of its
+    loss over its holdout's by ``memory.recurring_within``. Call it before the route's champion
+    changes. What the memory held comes back with ``forget_promotion``.
 
     Args:
         turn: In progress.
@@ -66,8 +67,25 @@ def remember_champion(turn: Turn, name: str, until: int, *, confirmed: bool) -> 
         confirmed: Whether it has survived its probation, or never had one.
     """
     settings, memory = turn.settings.memory, turn.state.memories[name]
-    former = _former(turn, name, until) if confirmed and settings.tasks else None
+    remembered = settings.tasks and (confirmed or _explains_its_reign(turn, name, until))
+    former = _former(turn, name, until) if remembered else None
     turn.state.memories[name] = memory.promoted(former, most=settings.tasks, keep=settings.keep)
+
+
+def _explains_its_reign(turn: Turn, name: str, until: int) -> bool:
+    """Whether a champion that nothing has confirmed yet was right before its task ended."""
+    champion = turn.champion(name)
+    losses = [
+        loss_of(turn, champion.loss_scale, e.answer, e.label) for e in reign(turn, name, until)
+    ]
+    evidence = weigh(
+        np.array(losses),
+        reference_of(turn, name, []),
+        within=turn.settings.memory.recurring_within,
+        slack=turn.settings.memory.recurring_within,
+        level=turn.settings.memory.alpha,
+    )
+    return evidence.standing == "explains"
 
 
 def _former(turn: Turn, name: str, until: int) -> ConfirmedTask:

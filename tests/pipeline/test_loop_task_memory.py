@@ -92,13 +92,33 @@ def test_a_promotion_taken_back_in_probation_takes_its_memory_along(tmp_path: Pa
         assert memory(loop) == TaskMemory()
 
 
-def test_a_champion_replaced_in_its_probation_is_not_remembered(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("reign_events", "remembered"), [(160, True), (0, False)])
+def test_a_champion_replaced_in_its_probation_is_remembered_if_its_labels_confirm_it(
+    tmp_path: Path, reign_events: int, remembered: bool
+) -> None:
+    """Where tasks alternate faster than probation ends, each one is known when it comes back."""
+    with Loop(quick_settings(tmp_path, rollout={"probation_labels": 2000})) as loop:
+        loop.stream(200, first)
+        loop.until(lambda: loop.route.champion == 2, second, at_once=10)
+        loop.stream(reign_events, second)
+        assert loop.route.probation is not None
+        loop.until(lambda: loop.route.champion == 3, third, most=3000)
+        one, two = (loop.fold.state.core.versions[n].name for n in (1, 2))
+        assert names(loop) == ([one, two] if remembered else [one])
+        loop.command("abort")
+        assert names(loop) == [one], "the memory goes back with the promotion"
+
+
+def test_what_was_replaced_in_its_probation_is_recalled(tmp_path: Path) -> None:
     with Loop(quick_settings(tmp_path, rollout={"probation_labels": 2000})) as loop:
         loop.stream(200, first)
         loop.until(lambda: loop.route.champion == 2, second)
-        loop.stream(100, second)
-        loop.until(lambda: loop.route.champion == 3, third, most=2000)
-        assert names(loop) == [loop.fold.state.core.versions[1].name]
+        loop.stream(160, second)
+        loop.until(lambda: loop.route.champion == 3, third, most=3000)
+        loop.stream(160, third)
+        loop.until(lambda: loop.route.champion == 2, second, most=2000)
+        last = loop.decided("episode-ended")[-1]
+        assert str(last.facts["winner"]).startswith("recalled:2-")
 
 
 def test_an_alarm_of_the_inputs_is_noise_while_the_champion_explains_the_labels(
