@@ -22,14 +22,14 @@ from adapters.meta_step_costs import meta_step_peaks
 from adapters.meta_training import meta_train
 from adapters.task_splits import TaskSplit, draw_test_tasks
 from deploy.registry_records import Scalar, TrainingRecord
-from pipeline.data_file import DataFile, DataFileError, FileRow
-from pipeline.file_examples import FileExamples, examples_of_rows
+from pipeline.data_file import DataFile, DataFileError
 from pipeline.report.evaluation_document import (
     DataRead,
     EvaluationDocument,
     MetaTrained,
     ToldMLflow,
 )
+from pipeline.task_examples import TasksBy, task_examples
 
 Tell = Callable[[str, int, int], None]
 """What is being done, how much of it is done, out of how much."""
@@ -44,19 +44,21 @@ class EvaluationPlan:
         training: How to train; support and query are fitted to shots and task sizes.
         test_tasks: Tasks that judge; empty: draw ``test_fraction`` of them.
         test_fraction: Share of the tasks, in (0, 1).
+        tasks_by: What tells tasks apart.
     """
 
     evaluation: EvaluationSettings
     training: MetaTrainSettings
     test_tasks: tuple[str, ...] = ()
     test_fraction: float = 0.3
+    tasks_by: TasksBy = "column"
 
 
 def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> EvaluationDocument:
     """Train on all tasks but the test tasks, judge on those.
 
     Args:
-        file: Labelled rows with a task column.
+        file: Labelled rows with a task column, or in the order in which they happened.
         plan: How.
         tell: Told how far it is.
 
@@ -67,7 +69,8 @@ def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> Evaluatio
         ValueError: No test task has enough rows.
     """
     began_s = time.monotonic()
-    found, left_out = _read(file)
+    read = task_examples(file, plan.tasks_by)
+    found, left_out = read.found, read.left_out
     names = tuple(sorted(set(found.examples.labels)))
     data = MetaTrainData(file.schema, found.examples, found.tasks, names)
     test = plan.test_tasks or draw_test_tasks(found.tasks, plan.test_fraction, plan.training.seed)
@@ -96,7 +99,7 @@ def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> Evaluatio
         data=DataRead(
             file=file.path.name,
             label=file.columns.label or "",
-            task=file.columns.task or "",
+            task=read.by,
             time=file.columns.time,
             rows=len(found.examples),
             left_out=left_out,
@@ -218,28 +221,6 @@ def write_document(folder: Path, document: EvaluationDocument) -> Path:
     written = folder / "meta-evaluation.json"
     written.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n")
     return written
-
-
-def _read(file: DataFile) -> tuple[FileExamples, dict[str, int]]:
-    rows: list[FileRow] = []
-    without_task = 0
-    for row in file.rows():
-        if row.task is None:
-            without_task += 1
-        else:
-            rows.append(row)
-    found = examples_of_rows(rows, file.schema)
-    left_out = {"no label": found.unlabelled, "no task": without_task}
-    for feature, count in found.refused.items():
-        left_out[f"feature {feature!r} does not fit the schema"] = count
-    left_out = {why: count for why, count in left_out.items() if count}
-    if not len(found.examples):
-        raise DataFileError(
-            file.path.name,
-            f"no row can be used ({left_out})",
-            "correct the file, --label or --task",
-        )
-    return found, left_out
 
 
 def _require_tasks(file: DataFile, test: tuple[str, ...], tasks: tuple[str, ...]) -> None:

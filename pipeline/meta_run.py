@@ -16,18 +16,19 @@ from adapters.meta_training import meta_train
 from adapters.training import fit_joint
 from deploy.registry_records import ModelVersionRecord, Scalar, TrainingRecord
 from pipeline import arrivals
-from pipeline.data_file import DataFile, FileRow
-from pipeline.file_examples import FileExamples, examples_of_rows
+from pipeline.data_file import DataFile
+from pipeline.file_examples import FileExamples
 from pipeline.fold import shelf_of
 from pipeline.meta_from_memory import FromMemory, Task, plan
 from pipeline.records import ModelsFound
+from pipeline.task_examples import TasksBy, task_examples
 
 Tell = Callable[[str, int, int], None]
 """What is being done, how much of it is done, out of how much."""
 
 
 class MetaRunError(Exception):
-    """The file holds nothing to learn from; says what to do."""
+    """The file cannot be learned from as it was asked for; says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ class MetaRunResult:
         curves: Loss over steps by algorithm.
         seconds: Wall time of the training.
         settings: As it was trained.
+        tasks_by: What told the tasks apart, in words.
         memory: Confirmed tasks that it was trained on.
         contest: How it did against the meta-init in force; None where there was no contest.
     """
@@ -59,6 +61,7 @@ class MetaRunResult:
     curves: dict[str, tuple[tuple[int, float], ...]]
     seconds: float
     settings: MetaTrainSettings
+    tasks_by: str
     memory: tuple[str, ...] = ()
     contest: Contest | None = None
 
@@ -86,6 +89,7 @@ def meta_run(
     class_names: tuple[str, ...],
     champion: bool,
     tell: Tell,
+    tasks_by: TasksBy = "column",
     shots: int | None = None,
     checkpoints: Path | None = None,
     memory: FromMemory | None = None,
@@ -95,25 +99,28 @@ def meta_run(
     With a memory, one that does not beat the meta-init in force is stored and not left.
 
     Args:
-        file: Labelled rows; its task column names the tasks unless ``settings.ways`` is set.
+        file: Labelled rows.
         settings: How to meta-train.
         state_dir: Of the model.
         class_names: Order of the outputs; empty means the sorted labels.
         champion: Whether to fit a first champion on all rows.
         tell: Told how far it is.
+        tasks_by: What tells tasks apart, unless ``settings.ways`` is set.
         shots: Labels of each class to adapt from, instead of ``settings.support`` without regard
             to class; a task with fewer classes than another has more of each.
         checkpoints: Folder where the training keeps its state, and goes on from; None: nowhere.
         memory: Confirmed tasks to train on as well; None: the file's alone.
 
     Raises:
-        DataFileError: A cell cannot be read.
-        MetaRunError: No row can be learned from, or labels per class are wanted of numbers.
+        DataFileError: A cell cannot be read, no row can be learned from, or segments are wanted
+            of rows that are not in order of time.
+        MetaRunError: Labels per class are wanted of numbers.
         MetaTrainingError: Too few tasks (to train on, or to judge), divergence, or a lost worker.
         LeakError: A task or a row is in the file and in the memory.
     """
     began_s = time.monotonic()
-    found, left_out = _examples(file, by_task=not settings.ways)
+    read = task_examples(file, "nothing" if settings.ways else tasks_by)
+    found, left_out = read.found, read.left_out
     if shots is not None:
         settings = replace(settings, support=shots * _most_classes(found), by_class=True)
     judges: tuple[Task, ...] = ()
@@ -173,29 +180,10 @@ def meta_run(
         curves={job: tuple(points) for job, points in curves.points.items()},
         seconds=time.monotonic() - began_s,
         settings=settings,
+        tasks_by=read.by,
         memory=remembered,
         contest=outcome,
     )
-
-
-def _examples(file: DataFile, *, by_task: bool) -> tuple[FileExamples, dict[str, int]]:
-    rows: list[FileRow] = []
-    without_task = 0
-    for row in file.rows():
-        if by_task and row.task is None:
-            without_task += 1
-        else:
-            rows.append(row)
-    found = examples_of_rows(rows, file.schema)
-    left_out = {"no label": found.unlabelled, "no task": without_task}
-    for feature, count in found.refused.items():
-        left_out[f"feature {feature!r} does not fit the schema"] = count
-    if not len(found.examples):
-        raise MetaRunError(
-            f"{file.path.name}: no row can be learned from ({left_out}): correct the file, --label "
-            "or --task"
-        )
-    return found, {why: count for why, count in left_out.items() if count}
 
 
 def _most_classes(found: FileExamples) -> int:
@@ -213,6 +201,7 @@ def training_record(model: str, data: Path, result: MetaRunResult, at_ms: int) -
     settings = result.settings
     params: dict[str, Scalar] = {
         "data": data.name,
+        "tasks": result.tasks_by,
         "digest": result.digest,
         "recommended": result.meta_init.recommended,
         "algorithms": ",".join(settings.algorithms),

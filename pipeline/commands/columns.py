@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from pipeline.data_file import Columns, DataFile
     from pipeline.feature_file import FeatureFile
     from pipeline.settings import Settings
+    from pipeline.task_examples import TasksBy
 
 _KEPT = " Default: as given to `init`."
 
@@ -23,6 +24,15 @@ TIME = Annotated[str | None, typer.Option("--time", help="Column of the time." +
 ID = Annotated[str | None, typer.Option("--id", help="Column that names the row." + _KEPT)]
 GROUP = Annotated[
     str | None, typer.Option("--group", help="Column of rows that must not be split." + _KEPT)
+]
+DETECT = "detect"
+SEGMENTS = Annotated[
+    str | None,
+    typer.Option(
+        "--boundaries",
+        help="Instead of --task: a task is what lies between boundaries; a column (each change of "
+        "its value), positions as 900,1800, or `detect`.",
+    ),
 ]
 FEATURES = Annotated[
     str | None,
@@ -49,7 +59,7 @@ def feature_file(config: Path) -> "FeatureFile | None":
 def columns_from(
     known: "FeatureFile | None",
     *,
-    label: str | None,
+    label: str | None = None,
     task: str | None = None,
     time: str | None = None,
     id: str | None = None,  # noqa: A002 - the option's name
@@ -75,6 +85,21 @@ def columns_from(
         )
     except ValueError as error:
         fail(str(error), EXIT_CONFIG)
+
+
+def tasks_from(
+    known: "FeatureFile | None", boundaries: str | None, task: str | None, **named: str | None
+) -> tuple["Columns", "TasksBy"]:
+    """Return the columns, and what tells tasks apart: --task or --boundaries, never both."""
+    from dataclasses import replace
+
+    if boundaries is None:
+        return columns_from(known, task=task, **named), "column"
+    if task is not None:
+        fail("--boundaries and --task: give one of them", EXIT_CONFIG)
+    detect = boundaries == DETECT
+    columns = columns_from(known, **named, boundaries=None if detect else boundaries)
+    return replace(columns, task=None), "detection" if detect else "boundaries"
 
 
 def open_rows(

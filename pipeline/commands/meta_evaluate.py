@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.commands.columns import FEATURES, GROUP, ID, LABEL, TASK, TIME, columns_from
+from pipeline.commands.columns import (
+    FEATURES,
+    GROUP,
+    ID,
+    LABEL,
+    SEGMENTS,
+    TASK,
+    TIME,
+    tasks_from,
+)
 from pipeline.commands.common import (
     EXIT_CONFIG,
     EXIT_DATA,
@@ -20,6 +29,7 @@ if TYPE_CHECKING:
     from pipeline.data_file import Columns, DataFile
     from pipeline.report.evaluation_document import EvaluationDocument
     from pipeline.settings import Settings
+    from pipeline.task_examples import TasksBy
 
 HELP = """Answer for your own data: is meta-learning worth it here, and which recipe?
 
@@ -28,7 +38,9 @@ to the test tasks from the same few labels. Prints tables and an answer in words
 writes meta-evaluation.json, .png and .txt to --out, and a run with these files to MLflow. With
 --time, labels to adapt from are earlier than the rows that judge, within each class of a task. All
 tasks that do not judge train, later ones too: with tasks in order of time, leave those after the
-test tasks out of the file. 600 episodes take some minutes per number of shots.
+test tasks out of the file. --boundaries cuts rows in order of time into tasks instead of --task;
+with `detect` an error monitor finds the cuts, from the labels of all rows. 600 episodes take some
+minutes per number of shots.
 
 Example: metadrift meta-evaluate history.csv --label churned --task region --shots 1,5
 
@@ -50,6 +62,7 @@ def meta_evaluate(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL (also .gz, .xz) or Parquet.")],
     label: LABEL = None,
     task: TASK = None,
+    boundaries: SEGMENTS = None,
     time: TIME = None,
     id: ID = None,  # noqa: A002 - the option's name
     group: GROUP = None,
@@ -86,8 +99,17 @@ def meta_evaluate(
     """Evaluate, print, write, record."""
     if test_tasks is not None and test_fraction is not None:
         fail("--test-tasks and --test-fraction: give one of them", EXIT_CONFIG)
-    settings, data = _opened(
-        file, config, out, label=label, task=task, time=time, id=id, group=group, features=features
+    settings, data, tasks_by = _opened(
+        file,
+        config,
+        out,
+        boundaries,
+        task,
+        label=label,
+        time=time,
+        id=id,
+        group=group,
+        features=features,
     )
     from adapters.meta_evaluation import EvaluationSettings
     from adapters.meta_settings import MetaTrainingError, MetaTrainSettings
@@ -120,6 +142,7 @@ def meta_evaluate(
             ),
             tuple(dict.fromkeys(_listed(test_tasks or ""))),
             0.3 if test_fraction is None else test_fraction,
+            tasks_by,
         )
     except ValueError as error:
         fail(str(error), EXIT_CONFIG)
@@ -148,20 +171,25 @@ def meta_evaluate(
 
 
 def _opened(
-    file: Path, config: Path | None, out: Path, **named: str | None
-) -> tuple["Settings", "DataFile"]:
-    """Return settings (without a configuration all defaults, state in ``out``) and data."""
+    file: Path,
+    config: Path | None,
+    out: Path,
+    boundaries: str | None,
+    task: str | None,
+    **named: str | None,
+) -> tuple["Settings", "DataFile", "TasksBy"]:
+    """Return settings (without a configuration all defaults, state in ``out``), data and cut."""
     from pipeline.commands.columns import feature_file, open_rows
     from pipeline.data_file import DataFileError
     from pipeline.inference import infer
     from pipeline.settings import parse_settings
 
     known = feature_file(config) if config is not None else None
-    columns = columns_from(known, **named)
-    _require(columns)
+    columns, tasks_by = tasks_from(known, boundaries, task, **named)
+    _require(columns, tasks_by)
     if config is not None:
         settings = settings_from(config)
-        return settings, open_rows(file, columns, settings, known)
+        return settings, open_rows(file, columns, settings, known), tasks_by
     try:
         task_type = infer(file, columns).task_type
     except DataFileError as error:
@@ -169,14 +197,16 @@ def _opened(
     settings = parse_settings(
         {"model": {"name": _name(file), "task_type": task_type}, "state_dir": out}
     )
-    return settings, open_rows(file, columns, settings, None)
+    return settings, open_rows(file, columns, settings, None), tasks_by
 
 
-def _require(columns: "Columns") -> None:
+def _require(columns: "Columns", tasks_by: "TasksBy") -> None:
     if columns.label is None:
         fail("--label: missing; name the column of the truth", EXIT_CONFIG)
-    if columns.task is None:
-        fail("--task: missing; name the column that tells tasks apart", EXIT_CONFIG)
+    if columns.task is None and tasks_by == "column":
+        fail(
+            "--task: missing; name the column that tells tasks apart, or --boundaries", EXIT_CONFIG
+        )
 
 
 def _name(file: Path) -> str:

@@ -11,11 +11,12 @@ from pipeline.commands.columns import (
     GROUP,
     ID,
     LABEL,
+    SEGMENTS,
     TASK,
     TIME,
-    columns_from,
     feature_file,
     open_rows,
+    tasks_from,
 )
 from pipeline.commands.common import (
     CONFIG,
@@ -31,16 +32,20 @@ from pipeline.commands.common import (
 
 if TYPE_CHECKING:
     from adapters.model_file import Architecture
+    from pipeline.data_file import Columns
     from pipeline.meta_from_memory import FromMemory
     from pipeline.meta_run import MetaRunResult
     from pipeline.settings import Settings
+    from pipeline.task_examples import TasksBy
 
 HELP = """Train Reptile, MAML and other starts over tasks; a first champion where there is none.
 
 Tasks come from a column (--task) or are drawn as N-way K-shot episodes over the classes (--ways,
 --shots). With --task, --shots draws so many labels of each class to adapt from; without it they
-come without regard to class, as in a stream. The result waits in the state folder for the daemon's
-next start; MLflow gets a run and the meta-init as a version of NAME-meta-init, alias meta-init.
+come without regard to class, as in a stream. Rows in order of time can be cut into tasks instead:
+--boundaries takes a column, positions, or `detect`, which lets an error monitor find the cuts. The
+result waits in the state folder for the daemon's next start; MLflow gets a run and the meta-init as
+a version of NAME-meta-init, alias meta-init.
 
 With --from-memory the confirmed tasks of this model's state are learned from as well. What comes of
 it replaces the meta-init in force only where it is better on tasks that neither was trained on.
@@ -48,6 +53,8 @@ it replaces the meta-init in force only where it is better on tasks that neither
 Example: metadrift meta-train history.csv --label churned --task region -c metadrift.yaml
 
 Example: metadrift meta-train history.csv --label churned --task region --from-memory
+
+Example: metadrift meta-train history.csv --label churned --time at --boundaries detect
 
 Example: metadrift meta-train glyphs.parquet --label glyph --ways 5 --shots 4
 
@@ -70,6 +77,7 @@ def meta_train(
     file: Annotated[Path, typer.Argument(help="CSV, JSONL (also .gz, .xz) or Parquet.")],
     label: LABEL = None,
     task: TASK = None,
+    boundaries: SEGMENTS = None,
     time: TIME = None,
     id: ID = None,  # noqa: A002 - the option's name
     group: GROUP = None,
@@ -123,17 +131,12 @@ def meta_train(
     """Train, keep, register."""
     settings = settings_from(config)
     known = feature_file(config)
-    columns = columns_from(
-        known, label=label, task=task, time=time, id=id, group=group, features=features
+    columns, tasks_by = tasks_from(
+        known, boundaries, task, label=label, time=time, id=id, group=group, features=features
     )
-    if columns.label is None:
-        fail("--label: missing; name the column of the truth", EXIT_CONFIG)
-    if ways is None and columns.task is None:
-        fail("give --task COLUMN, or --ways N --shots K over the classes", EXIT_CONFIG)
+    _refuse_unfit(columns, tasks_by, ways=ways, from_memory=from_memory)
     if shots and support and ways is None:
         fail("--shots and --support: give labels per class, or in all", EXIT_CONFIG)
-    if from_memory and ways is not None:
-        fail("--from-memory needs tasks by name; give --task instead of --ways", EXIT_CONFIG)
     from adapters.meta_init import Algorithm
     from adapters.meta_settings import MetaTrainingError, MetaTrainSettings
     from adapters.model_file import ModelFileError
@@ -167,6 +170,7 @@ def meta_train(
                 data,
                 plan,
                 settings.state_dir,
+                tasks_by=tasks_by,
                 shots=None if ways else per_class,
                 class_names=known.class_names if known else (),
                 champion=wanted,
@@ -194,6 +198,22 @@ def meta_train(
             "again with the same seed",
             EXIT_REGISTRY,
         )
+
+
+def _refuse_unfit(
+    columns: "Columns", tasks_by: "TasksBy", *, ways: int | None, from_memory: bool
+) -> None:
+    """End the command where the label is missing, or what tells tasks apart is not one thing."""
+    if columns.label is None:
+        fail("--label: missing; name the column of the truth", EXIT_CONFIG)
+    if ways is None and columns.task is None and tasks_by == "column":
+        fail(
+            "give --task COLUMN, --boundaries, or --ways N --shots K over the classes", EXIT_CONFIG
+        )
+    if tasks_by != "column" and (ways or from_memory):
+        fail("--boundaries: leave out --ways and --from-memory", EXIT_CONFIG)
+    if from_memory and ways is not None:
+        fail("--from-memory needs tasks by name; give --task instead of --ways", EXIT_CONFIG)
 
 
 def _architecture(module: str | None, arguments: str) -> "Architecture | None":
