@@ -321,3 +321,25 @@ def test_a_state_of_a_release_without_routes_is_read(tmp_path: Path) -> None:
         loop.restart()
         send(loop, WORLDS, 4)
         assert loop.counts["events"] == 24
+
+
+def test_events_of_own_weights_count_in_no_share_of_a_rollout(tmp_path: Path) -> None:
+    """Who is drawn, and whose labels come, is counted of the fall-back's events alone."""
+    rollout = {"rollout": {"steps": [40, 100], "least_labels": 900}}
+    sections = {**ROUTES, **rollout}
+    with Loop(quick_settings(tmp_path, **sections), meta_init=lane_start()) as loop:
+        send(loop, {"bob": swapped}, 40)
+        assert route_of(loop, "bob").answer
+        loop.stream(200, first)
+        loop.until(lambda: loop.route.rollout, second)
+        begun = loop.route.rollout
+        assert begun is not None
+        names = send(loop, {"bob": swapped, None: second}, 40)
+        assert {loop.predictions[n]["route"] for n in names[0::2]} == {"bob"}
+        now = loop.route.rollout
+        assert now is not None and now.id == begun.id
+        assert now.assigned.events - begun.assigned.events == 40
+        assert now.labelled.events - begun.labelled.events == 40
+        arms = [loop.predictions[n]["arm"] for n in names[1::2]]
+        drawn = now.assigned.cells[0].by_candidate
+        assert 0 < drawn == arms.count("candidate") == now.labelled.cells[0].by_candidate
