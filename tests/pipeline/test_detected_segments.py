@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 from adapters.meta_settings import MetaTrainData
 from adapters.task_frames import data_of_frame, schema_of_frame
 from adapters.task_splits import TaskSplit
+from deploy.registry_records import TrainingRecord
 from detectors.detector_errors import DetectorError
+from pipeline import training_registration
 from pipeline.cli import app
 from pipeline.data_file import Columns, DataFileError, open_data_file
 from pipeline.detected_segments import DetectionSettings, detected_starts, tasks_by_detection
@@ -98,15 +100,15 @@ def test_regression_and_another_detector() -> None:
         DetectionSettings(learn=3)
 
 
-def write(path: Path, table: pd.DataFrame) -> Path:
-    regime = np.repeat(np.arange(len(LENGTHS)), LENGTHS)
+def write(path: Path, lengths: tuple[int, ...] = LENGTHS) -> Path:
+    table, regime = frame(lengths), np.repeat(np.arange(len(lengths)), lengths)
     times = pd.date_range("2026-01-01", periods=len(table), freq="min", tz="UTC")
     table.assign(plan=regime, at=times.strftime("%Y-%m-%dT%H:%M:%SZ")).to_csv(path, index=False)
     return path
 
 
 def test_a_file_is_cut_by_column_by_position_and_by_detection(tmp_path: Path) -> None:
-    path = write(tmp_path / "past.csv", frame())
+    path = write(tmp_path / "past.csv")
     by_column = open_data_file(path, Columns("truth", time="at", boundaries="plan"))
     read = task_examples(by_column, "boundaries")
     assert [read.found.tasks.count(f"segment-{i}") for i in range(5)] == list(LENGTHS)
@@ -123,7 +125,7 @@ def test_a_file_is_cut_by_column_by_position_and_by_detection(tmp_path: Path) ->
 
 
 def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "past.csv", frame())
+    path = write(tmp_path / "past.csv")
     with path.open(newline="") as file:
         header, *rows = csv.reader(file)
     with path.open("w", newline="") as file:
@@ -133,8 +135,18 @@ def test_rows_out_of_order_are_refused(tmp_path: Path) -> None:
         task_examples(mixed, "boundaries")
 
 
-def test_the_commands_train_and_judge_on_detected_segments(tmp_path: Path) -> None:
-    path, out = write(tmp_path / "past.csv", frame()), tmp_path / "out"
+def test_the_commands_train_and_judge_on_detected_segments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[TrainingRecord] = []
+
+    def register(*, training: TrainingRecord, **_: object) -> tuple[str, str]:
+        told.append(training)
+        return "run-1", "1"
+
+    monkeypatch.setattr(training_registration, "register_training", register)
+    monkeypatch.setattr(training_registration, "record_run", lambda **_: "run-2")
+    path, out = write(tmp_path / "past.csv", (180,) * 4), tmp_path / "out"
     config = write_config(tmp_path)
     columns = ("--label", "truth", "--time", "at", "--features", ",".join(FEATURES))
     quick = ("--algorithms", "maml", "--processes", "1")
@@ -145,7 +157,7 @@ def test_the_commands_train_and_judge_on_detected_segments(tmp_path: Path) -> No
         return found.stderr if code else found.stdout
 
     evaluated = run(
-        *("meta-evaluate", path, *columns, "--boundaries", "detect", "--test-tasks", "segment-4"),
+        *("meta-evaluate", path, *columns, "--boundaries", "detect", "--test-tasks", "segment-3"),
         *("--episodes", "2", "--query", "12", "--shots", "2", "--meta-seconds", "1", *quick),
         *("--out", out, "--json"),
     )
@@ -153,14 +165,15 @@ def test_the_commands_train_and_judge_on_detected_segments(tmp_path: Path) -> No
     assert document["data"]["task"] == "detected changes"
     training = document["training"]
     trained = [*training["train_tasks"], *training["validation_tasks"]]
-    assert sorted(trained) == [f"segment-{i}" for i in range(4)]
-    assert document["evaluation"]["test_tasks"] == ["segment-4"]
+    assert sorted(trained) == [f"segment-{i}" for i in range(3)]
+    assert document["evaluation"]["test_tasks"] == ["segment-3"]
     budget = ("--max-seconds", "1", "--no-champion", "--support", "4", "--query", "8")
-    told = run(
+    trained_on = run(
         *("meta-train", path, *columns, "--boundaries", "detect", *budget, *quick, "--json"),
         *("-c", config),
     )
-    assert json.loads(told)["examples"] == sum(LENGTHS)
+    assert json.loads(trained_on)["examples"] == 4 * 180
+    assert told[0].params["tasks"] == "detected changes"
     for command in ("meta-train", "meta-evaluate"):
         both = (command, path, *columns, "--boundaries", "detect", "--task", "plan", "-c", config)
         assert "--boundaries and --task: give one" in run(*both, code=2)
