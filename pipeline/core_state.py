@@ -127,6 +127,26 @@ class Episode(msgspec.Struct):
     decision: dict[str, object] = {}
 
 
+class RaisedLoss(msgspec.Struct):
+    """An alarm about the champion's losses that nothing has answered yet.
+
+    Attributes:
+        detector: Which raised it.
+        change_point: Position from which labels may teach a candidate.
+        looks: How often the losses after it were held to the reference again.
+        retries: Episodes that follow a refused candidate since the last look.
+        labels: Labels of the champion's since the last look, episode or rollout.
+        loss: Sum of its losses on them.
+    """
+
+    detector: str
+    change_point: int
+    looks: int = 0
+    retries: int = 0
+    labels: int = 0
+    loss: float = 0.0
+
+
 class Before(msgspec.Struct):
     """What a rollback in probation brings back together.
 
@@ -137,6 +157,7 @@ class Before(msgspec.Struct):
         champion_since_position: Events scored when it became champion.
         monitors: Its monitors' snapshots by name.
         buffer_from: Where its buffer began.
+        raised: The alarm about its losses that was unanswered.
     """
 
     champion: int
@@ -145,6 +166,7 @@ class Before(msgspec.Struct):
     champion_since_position: int
     monitors: dict[str, bytes]
     buffer_from: int
+    raised: RaisedLoss | None = None
 
 
 class RouteCore(msgspec.Struct):
@@ -177,6 +199,7 @@ class RouteCore(msgspec.Struct):
         split: Candidate and weight that the router beside the daemon was last seen to have.
         split_since_ms: Host time, epoch milliseconds, since which it has them; -1: it has not.
         new_class_tried: Sightings of each new class at its last bake-off under this champion.
+        raised: The last alarm about the champion's losses; None: there was none.
     """
 
     champion: int = 0
@@ -205,6 +228,7 @@ class RouteCore(msgspec.Struct):
     split: tuple[str, int] = ("", 0)
     split_since_ms: int = -1
     new_class_tried: dict[str, int] = {}
+    raised: RaisedLoss | None = None
 
 
 class RouteRequest(msgspec.Struct):

@@ -28,6 +28,7 @@ from pipeline.episode_holdout import (
 )
 from pipeline.example_split import digest_of, split_by_time
 from pipeline.new_class_episode import PROTOTYPES, fewest, new_classes_due, split_new_classes
+from pipeline.raised_loss import may_retry, put_off
 from pipeline.recording import record_episode
 from pipeline.records import BakeOffDone
 from pipeline.remembered_tasks import recallable
@@ -37,8 +38,7 @@ from pipeline.turn import Turn
 ZERO_STEP = ("frozen", "recalled")
 
 NOT_LOOKED_INTO = ("failed", "too few labels")
-UNRESOLVED = ("rejected by the gate", *NOT_LOOKED_INTO)
-"""Outcomes after which the signal is looked at again: it is acted on if it is still true."""
+"""Outcomes of episodes in which no models were compared."""
 
 
 def open_episode(turn: Turn, name: str, kind: EpisodeKind, signal: Signal) -> Episode:
@@ -104,7 +104,12 @@ def advance_episode(turn: Turn, name: str) -> None:
 def end_episode(
     turn: Turn, name: str, outcome: str, reason: str, gate: GateResult | None = None
 ) -> None:
-    """Close the episode of a route with its outcome, and have it recorded."""
+    """Close the episode of a route with its outcome, and have it recorded.
+
+    An alarm about the losses stays a question (``pipeline.raised_loss``). A label-free signal is
+    answered once models were compared on labels: nothing would ever make it untrue, so that
+    otherwise it would come back for ever.
+    """
     core, route = turn.core, turn.route(name)
     episode = route.episode
     if episode is None:
@@ -113,15 +118,20 @@ def end_episode(
     route.episode = None
     if outcome != "candidate":
         turn.state.monitors[name].recalibrate()
-    if outcome not in NOT_LOOKED_INTO and route.waiting and not _about_losses(route.waiting):
+        put_off(route.raised, episode.change_point if episode.kind == "announced" else 0)
+    if (
+        outcome not in NOT_LOOKED_INTO
+        and route.waiting is not None
+        and route.waiting.kind is not SignalKind.ERROR
+    ):
         route.waiting = None  # models were compared on the labels: that answers it, too
+    about_losses = episode.signal.kind is SignalKind.ERROR
     if (
         episode.kind in ("drift", "new_class")
         and episode.signal.kind is not SignalKind.NEW_CLASS
         and route.waiting is None
-        and (
-            outcome in NOT_LOOKED_INTO or (outcome in UNRESOLVED and _about_losses(episode.signal))
-        )
+        and (outcome in NOT_LOOKED_INTO or (about_losses and outcome == "rejected by the gate"))
+        and (not about_losses or may_retry(route.raised))
     ):
         route.waiting = episode.signal
     route.action_label, route.action_ms = core.labels, core.time_ms
@@ -138,15 +148,6 @@ def end_episode(
         task=episode.decision,
         labels_used=core.labels - episode.opened_label,
     )
-
-
-def _about_losses(signal: Signal) -> bool:
-    """Whether later losses can make a signal untrue.
-
-    A label-free one is answered once an episode has compared models on the labels; nothing would
-    ever make it untrue, so that otherwise it would come back for ever.
-    """
-    return signal.kind is SignalKind.ERROR
 
 
 def overdue(turn: Turn, episode: Episode) -> bool:

@@ -18,6 +18,7 @@ from pipeline.join_window import (
 )
 from pipeline.label_values import LabelError, label_value, loss_of
 from pipeline.messages import Event, Label
+from pipeline.raised_loss import judged
 from pipeline.records import Chunk
 from pipeline.routed_answers import in_pairs
 from pipeline.routing import (
@@ -182,6 +183,7 @@ def _first_label(turn: Turn, joined: Joined) -> None:
     _judge_arms(turn, joined, losses)
     monitors = turn.state.monitors[ONE_ROUTE]
     if joined.versions[STABLE] == route.champion:
+        judged(turn, ONE_ROUTE, losses[STABLE])
         raise_signals(turn, ONE_ROUTE, monitors.judged(losses[STABLE], joined.position))
     if turn.settings.model.task_type == "classification":
         name = core.classes[int(joined.label)]

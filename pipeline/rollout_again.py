@@ -78,7 +78,7 @@ def undo(turn: Turn, name: str, who: str, reason: str) -> None:
     route.champion, route.earlier = champion.number, list(route.earlier[1:])
     route.champion_since_label, route.champion_since_position = core.labels, turn.state.window.next
     route.action_label, route.action_ms = core.labels, core.time_ms
-    route.new_class_tried = {}
+    route.new_class_tried, route.raised = {}, None
     turn.state.monitors[name].champion_changed(turn.champion(name), champion.losses)
     turn.converge(name)
     ended = route.ended

@@ -26,10 +26,11 @@ from deploy.rollout import (
     end_probation,
     start,
 )
-from detectors.signals import Signal, SignalKind
+from detectors.signals import SignalKind
 from pipeline.core_state import Before, Candidate, Episode, RouteCore
 from pipeline.label_suspicion import suspicion
 from pipeline.label_values import loss_of
+from pipeline.raised_loss import may_retry, put_off
 from pipeline.recording import record_rollout, register
 from pipeline.remembered_tasks import forget_promotion, remember_champion, settle_promotion
 from pipeline.rollout_settings import RolloutSettings
@@ -244,8 +245,12 @@ def _moved(turn: Turn, name: str, before: Rollout, after: Rollout) -> None:
         return
     if after.phase.terminal:
         route.rollout, route.ended = None, after
-        if after.phase in (Phase.ROLLED_BACK, Phase.EXPIRED) and route.waiting is None:
-            route.waiting = _still_open(route.rollout_signal)
+        put_off(route.raised)
+        again = route.rollout_signal if after.phase in (Phase.ROLLED_BACK, Phase.EXPIRED) else None
+        if again is not None and again.kind is SignalKind.ERROR and route.waiting is None:
+            route.waiting = again if may_retry(route.raised) else None
+        if after.phase is Phase.REJECTED and (before.suspect or route.waiting is None):
+            route.raised = None  # a person's word is not asked for again
         if before.suspect and after.phase is Phase.REJECTED:
             # A person says that the labels were wrong: what was learned from them is void.
             turn.state.monitors[name].forget_losses(_trusted_losses(turn, name))
@@ -269,11 +274,6 @@ def _trusted_losses(turn: Turn, name: str) -> list[float]:
     ]
 
 
-def _still_open(signal: Signal | None) -> Signal | None:
-    """Return the signal to look at again; a label-free one was answered by the labels."""
-    return signal if signal is not None and signal.kind is SignalKind.ERROR else None
-
-
 def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     """Make the candidate the champion; the old one stays at hand until probation is over."""
     core, route = turn.core, turn.route(name)
@@ -289,6 +289,7 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
         champion_since_position=route.champion_since_position,
         monitors=monitors.snapshots(),
         buffer_from=route.buffer_from,
+        raised=route.raised,
     )
     decide_at_promotion(turn, name)
     remember_champion(turn, name, route.rollout_change_point, confirmed=confirmed)
@@ -299,7 +300,7 @@ def _promote(turn: Turn, name: str, rollout: Rollout) -> None:
     route.buffer_from = route.rollout_change_point
     route.probation_from = turn.state.window.next
     route.rollout = None
-    route.waiting = None
+    route.waiting = route.raised = None
     route.action_label, route.action_ms = core.labels, core.time_ms
     route.new_class_tried = {}
     monitors.champion_changed(turn.champion(name), turn.version(new).losses)
@@ -351,7 +352,8 @@ def _take_back(turn: Turn, name: str, rollout: Rollout, before: Before) -> None:
     route.champion_since_label = before.champion_since_label
     route.champion_since_position = before.champion_since_position
     route.buffer_from = before.buffer_from
-    route.waiting = None
+    route.waiting, route.raised = None, before.raised
+    put_off(route.raised)
     route.action_label, route.action_ms = turn.core.labels, turn.core.time_ms
     forget_promotion(turn, name)
     monitors = turn.state.monitors[name]

@@ -16,6 +16,7 @@ from detectors.trigger import (
 from pipeline.episodes import open_episode, recut
 from pipeline.label_values import loss_of
 from pipeline.new_class_episode import new_classes_due
+from pipeline.raised_loss import alarmed, look
 from pipeline.settings import Settings
 from pipeline.turn import Turn
 
@@ -45,6 +46,8 @@ def raise_signals(turn: Turn, name: str, signals: Iterable[Signal]) -> None:
         route = turn.route(name)
         if signal.kind in LABEL_FREE:
             route.inputs_moved_at = signal.change_point
+        if signal.kind is SignalKind.ERROR:
+            alarmed(turn, name, signal)
         verdict = _consider(turn, name, signal)
         turn.core.count(f"signals_{signal.kind.value}")
         turn.decide(
@@ -58,11 +61,16 @@ def raise_signals(turn: Turn, name: str, signals: Iterable[Signal]) -> None:
 
 
 def reconsider(turn: Turn, name: str) -> None:
-    """Look again at signals that could not act when they came; a new class goes first."""
+    """Look again at signals that could not act when they came; a new class goes first.
+
+    Then at the champion's losses, where an alarm about them is unanswered.
+    """
     route = turn.route(name)
     if route.episode is not None or route.rollout is not None:
         return
     signal = next(iter(new_classes_due(turn, name).values()), None) or route.waiting
+    if signal is None:
+        signal = route.waiting = look(turn, name)
     if signal is None:
         return
     verdict = _consider(turn, name, signal)
@@ -73,7 +81,7 @@ def reconsider(turn: Turn, name: str) -> None:
     turn.decide(
         "signal-reconsidered",
         name,
-        f"the signal of position {signal.at}: {verdict.reason}",
+        f"the signal of position {signal.at}: {signal.detail}; {verdict.reason}",
         signal=signal_facts(signal),
         verdict=type(verdict).__name__,
     )

@@ -8,8 +8,9 @@ from adapters.task_memory import TaskMemory
 from deploy.risk_budget import RiskBudget, left, next_alpha, returns_at
 from deploy.rollout import Rollout, desired_traffic
 from deploy.sequential import PairedEvidence
-from pipeline.core_state import Core, Episode, RouteCore, decode_core
+from pipeline.core_state import Core, Episode, RaisedLoss, RouteCore, decode_core
 from pipeline.messages import Decision
+from pipeline.raised_loss import labels_to_look
 from pipeline.records import ModelsFound, ServingSeen
 from pipeline.settings import Settings
 from pipeline.state_file import LEASE_S, StateError
@@ -154,6 +155,15 @@ def _route(settings: Settings, core: Core, route: RouteCore, memory: bytes) -> R
         probation=_rollout(core, route.probation) if route.probation else None,
         ended=_rollout(core, route.ended) if route.ended else None,
         waiting=f"{waiting.kind.value} ({waiting.detector}) at {waiting.at}" if waiting else None,
+        raised=_raised(settings, route.raised) if route.raised else None,
+    )
+
+
+def _raised(settings: Settings, raised: RaisedLoss) -> str:
+    to_look = labels_to_look(settings, raised)
+    return (
+        f"the loss since {raised.change_point} ({raised.detector}); look {raised.looks + 1} "
+        f"at {to_look} labels, {raised.labels} came"
     )
 
 

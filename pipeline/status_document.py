@@ -138,6 +138,7 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
         rollout: In progress.
         probation: The last promotion, while the old champion can come back.
         waiting: A signal that could not act when it came.
+        raised: An alarm about the losses that nothing has answered, and when it is looked at again.
         ended: The last rollout that ended; null since a newer one began or was promoted.
     """
 
@@ -149,6 +150,7 @@ class RouteStatus(msgspec.Struct, frozen=True, kw_only=True):
     rollout: RolloutStatus | None
     probation: RolloutStatus | None
     waiting: str | None
+    raised: str | None
     ended: RolloutStatus | None
 
 

@@ -152,6 +152,8 @@ def _show_route(line: "Callable[[str, str], None]", name: str, route: "RouteStat
         line("  remembered", ", ".join(route.remembered))
     if route.waiting:
         line("  waiting", route.waiting)
+    if route.raised:
+        line("  raised", route.raised)
     episode = route.episode
     if episode is not None:
         bound = episode.labels_to_deadline

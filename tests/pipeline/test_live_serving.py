@@ -68,38 +68,12 @@ class Stream:
 
     def __init__(self, live: LiveModel) -> None:
         self._live, self._sent, self._rng = live, 0, np.random.default_rng(11)
-        self._forced = -1
 
     def until(self, condition: Callable[[], bool], concept: Concept, what: str) -> None:
         deadline_s = time.monotonic() + WAIT_S
         while not condition():
-            self._ask_again()
             assert time.monotonic() < deadline_s, f"{what}: {self._live.kinds()[-12:]}"
             self.send(10, concept)
-
-    def _ask_again(self) -> None:
-        """Force an episode where one has ended in nothing: an alarm is not what is tested here.
-
-        One that opened on the first labels of a change may choose the old model; what follows is
-        then normal to the detector.
-        """
-        core = self._live.core()
-        here = core.routes["*"]
-        busy = here.episode or here.rollout or here.probation
-        if (
-            here.action_label < 0
-            or busy
-            or core.labels - max(here.action_label, self._forced) < 300
-        ):
-            return
-        self._forced = core.labels
-        command = {
-            "id": f"force-{core.labels}",
-            "verb": "force",
-            "by": "the test",
-            "reason": "idle",
-        }
-        self._live.send("control", [command])
 
     def send(self, n: int, concept: Concept) -> None:
         rows = self._rng.normal(size=(n, 4))

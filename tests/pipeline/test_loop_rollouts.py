@@ -58,7 +58,7 @@ def test_a_rollout_without_labels_expires_and_promotes_nothing(tmp_path: Path) -
         loop.tick(3700)
         assert loop.kinds()[-1] == "rollout-expired"
         assert loop.route.champion == 1
-        assert loop.route.waiting is not None, "the signal is looked at again"
+        assert loop.route.raised is not None, "the loss is looked at again"
 
 
 def test_a_shadow_step_serves_nothing_and_then_traffic_is_earned(tmp_path: Path) -> None:
