@@ -177,7 +177,7 @@ def test_n_way_meta_training_keeps_the_champion_that_waits(
     ("args", "code", "says"),
     [
         ([], 2, "--label: missing"),
-        (["--label", "label"], 2, "give --task COLUMN, or --ways N --shots K"),
+        (["--label", "label"], 2, "give --task COLUMN, --boundaries, or --ways N --shots K"),
         (["--label", "label", "--task", "nope"], 3, "has no column 'nope'"),
         (["--label", "label", "--task", "shift"], 3, "bring more tasks, or lower support"),
         (["--label", "label", "--ways", "9"], 3, "bring more classes"),
