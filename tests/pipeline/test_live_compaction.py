@@ -27,7 +27,7 @@ def test_a_compacting_daemon_is_killed_goes_on_and_can_be_repeated(
     state_dir = live.settings.state_dir
     try:
         stream = Stream(live)
-        for crash_at, concept in (("after-checkpoint:1", first), ("inside-drop:4", second)):
+        for crash_at, concept in (("after-checkpoint:1", first), ("inside-drop:1", second)):
             live.start(crash_at)
             stream.play_to_death(concept)
         live.start()

@@ -47,7 +47,7 @@ class Stream:
     def play_to_death(self, concept: Concept) -> None:
         """Send events until the daemon has died at its crash point."""
         assert self.live.daemon is not None
-        for _ in range(80):
+        for _ in range(300):
             if not self.live.daemon.alive:
                 break
             self.play(25, concept, pause_s=0.1)
