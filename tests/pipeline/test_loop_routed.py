@@ -160,8 +160,9 @@ def test_answers_of_an_unsettled_split_are_left_out(tmp_path: Path) -> None:
     with routed(tmp_path, settle_s=1e6, longest_wait_labels=None) as loop:
         service = in_canary(loop)
         service.send(200, second)
-        assert not rollout_of(loop).assigned.cells
-        assert rollout_of(loop).evidence.n == 0
+        rollout = rollout_of(loop)
+        assert not rollout.assigned.cells and not rollout.labelled.cells
+        assert rollout.evidence.n == rollout.step_labels == rollout.phase_labels == 0
     with routed(tmp_path / "unseen", longest_wait_labels=None) as loop:
         service = in_canary(loop)
         loop.step(ServingSeen())  # the router is away: by what chance it answered is not known
