@@ -109,7 +109,8 @@ def train_prototypes(
     learned = copy.deepcopy(module).to(memory_format=torch.channels_last)
     optimiser = torch.optim.Adam(learned.parameters(), lr=plan.rate)
     generator = torch.Generator().manual_seed(plan.seed)
-    began_s, found, best = time.process_time(), PrototypeTrained(learned, 0), learned
+    began_s, best, steps = time.process_time(), learned, 0
+    validated: list[tuple[int, float]] = []
     for done in range(plan.steps):
         spent = (time.process_time() - began_s) / plan.max_seconds
         fraction = max(done / plan.steps, spent)
@@ -128,17 +129,16 @@ def train_prototypes(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         progress(done + 1, float(loss.detach()))
-        found = PrototypeTrained(learned, done + 1, found.validated)
-        if validate is not None and plan.validate_every and (done + 1) % plan.validate_every == 0:
+        steps = done + 1
+        if validate is not None and plan.validate_every and steps % plan.validate_every == 0:
             score = validate(learned.eval())
-            if score >= max((s for _, s in found.validated), default=-math.inf):
+            if score >= max((s for _, s in validated), default=-math.inf):
                 best = copy.deepcopy(learned)
-            found.validated.append((done + 1, score))
-    module_out = best if found.validated else learned
-    for parameter in module_out.parameters():
+            validated.append((steps, score))
+    for parameter in best.parameters():
         parameter.grad = None
-    module_out.to(memory_format=torch.contiguous_format)
-    return PrototypeTrained(module_out.eval(), found.steps, found.validated)
+    best.to(memory_format=torch.contiguous_format)
+    return PrototypeTrained(best.eval(), steps, validated)
 
 
 def _loss(module: nn.Module, batch: EpisodeBatch, ways: int) -> Tensor:
