@@ -81,7 +81,8 @@ class LeasedBackend:
     """A backend that changes nothing once the lease has run out between asking and writing.
 
     After an error that may pass it asks nothing before the time that the error names: an API server
-    that is busy (429, ``Retry-After``) is left alone, though the lease is renewed meanwhile.
+    that is busy (429, ``Retry-After``) is left alone, though the lease is renewed meanwhile. A new
+    target, such as an abort's, is tried at once, and where that goes wrong, again at the next look.
 
     Args:
         backend: Changes and reads.
@@ -97,6 +98,11 @@ class LeasedBackend:
     ) -> None:
         self._backend, self._lease, self._clock = backend, lease, clock
         self._busy: tuple[float, str] | None = None
+        self._hurried = False
+
+    def new_target(self) -> None:
+        """Forget how long to wait: that was said of another target."""
+        self._busy, self._hurried = None, True
 
     def apply(self, traffic: Traffic) -> None:
         """Make the live split equal ``traffic``; idempotent.
@@ -123,8 +129,11 @@ class LeasedBackend:
         try:
             return call()
         except TransientBackendError as error:
-            self._busy = (now_s + error.retry_in_s, str(error))
-            raise
+            wait_s = min(error.retry_in_s, TURN_S) if self._hurried else error.retry_in_s
+            self._busy, self._hurried = (now_s + wait_s, str(error)), False
+            if wait_s == error.retry_in_s:
+                raise
+            raise TransientBackendError(str(error), retry_in_s=wait_s) from error
 
 
 def open_kubernetes(
@@ -162,13 +171,15 @@ def open_kubernetes(
                     "the lease was not given up and runs out by itself", error=str(error)
                 )
 
+    leased = LeasedBackend(backend, lease)
     return Kept(
-        LeasedBackend(backend, lease),
+        leased,
         failures=dict,
         close=close,
         may_act=lease.may_act,
         waits=waits,
         turn_s=TURN_S,
+        new_target=leased.new_target,
     )
 
 

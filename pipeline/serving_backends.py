@@ -34,6 +34,7 @@ class Kept:
         waits: What an unfinished split still waits for, in words; "" where it does not say.
         turn_s: Longest time between two looks, seconds; None: the keeper's own.
         readings: Errors and latency by version; empty where they are not read.
+        new_target: Told, before the look, that something else is wanted than at the last one.
     """
 
     backend: ServingBackend
@@ -44,6 +45,7 @@ class Kept:
     waits: Callable[[], str] = lambda: ""
     turn_s: float | None = None
     readings: Callable[[], dict[str, GuardReading]] = dict
+    new_target: Callable[[], None] = lambda: None
 
 
 def open_backend(

@@ -31,6 +31,7 @@ class TrafficKeeper:
     def __init__(self, kept: Kept, may_act: Callable[[], bool]) -> None:
         self._kept, self._may_act = kept, may_act
         self._wanted: Traffic | None = None
+        self._tried: Traffic | None = None
         self._told = ServingSeen()
         self._news: ServingSeen | None = None
         self._defect: Exception | None = None
@@ -86,6 +87,9 @@ class TrafficKeeper:
         if hindered is not None:
             self._tell(ServingSeen(None, self._kept.failures(), hindered[:LONGEST_REASON]))
             return self._kept.turn_s or TURN_S
+        if target != self._tried:
+            self._tried = target
+            self._kept.new_target()
         found = reconcile(target, self._kept.backend)
         problem = found.error or ("" if found.live else self._kept.waits())
         self._tell(

@@ -122,12 +122,16 @@ class SeldonWorld:
             )
         )
 
-    def kubeconfig(self) -> dict[str, object]:
-        """Return the kubeconfig of the daemon's service account."""
-        cluster = {
-            "server": self._server.address,
-            "certificate-authority": str(self._server.authority),
-        }
+    def kubeconfig(self, address: str | None = None) -> dict[str, object]:
+        """Return the kubeconfig of the daemon's service account, also by way of a proxy."""
+        cluster = (
+            {"server": address}
+            if address
+            else {
+                "server": self._server.address,
+                "certificate-authority": str(self._server.authority),
+            }
+        )
         context = {"cluster": "tests", "user": "metadrift"}
         return {
             "apiVersion": "v1",

@@ -6,6 +6,7 @@ The keeper's thread drives; the operator's part is played, one step at a time, b
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,13 @@ from deploy.kubernetes_lease import KubernetesLease
 from deploy.rollout_plan import Traffic
 from pipeline.cli import app
 from pipeline.fold import shelf_of
-from pipeline.kubernetes_serving import HeldLease, LeasedBackend, open_kubernetes, reach_cluster
+from pipeline.kubernetes_serving import (
+    TURN_S,
+    HeldLease,
+    LeasedBackend,
+    open_kubernetes,
+    reach_cluster,
+)
 from pipeline.records import ServingSeen
 from pipeline.serving_backends import ServingError
 from pipeline.settings import Settings, parse_settings
@@ -49,7 +56,8 @@ def serving(world: SeldonWorld, folder: Path, **chosen: object) -> dict[str, obj
     """Return the section, with a kubeconfig file of the service account."""
     folder.mkdir(exist_ok=True)
     kubeconfig = folder / "kubeconfig"
-    kubeconfig.write_text(yaml.safe_dump(world.kubeconfig()))
+    address = chosen.pop("address", None)
+    kubeconfig.write_text(yaml.safe_dump(world.kubeconfig(address and str(address))))
     access = {"kubeconfig": str(kubeconfig), "namespace": world.namespace}
     if chosen.get("dialect") != "core2":
         access["image"] = "registry/model-server:1"
@@ -238,6 +246,55 @@ def test_an_api_server_that_is_busy_is_left_alone_for_as_long_as_it_says() -> No
     assert seen.retry_in_s == pytest.approx(0.1)
     now_s = 7.0
     assert reconcile(CANARY, backend).retry_in_s == 7.0 and busy.asked == 4
+
+
+def test_an_abort_does_not_wait_for_what_went_wrong_before_it(
+    world: SeldonWorld, seldon_server: KubeApiServer
+) -> None:
+    """The clock stands still unless the test says otherwise: no wait ends by itself."""
+    now_s = 0.0
+    with (
+        FaultyProxy(seldon_server.port, seldon_server.authority) as proxy,
+        world.api(proxy.address) as api,
+    ):
+        backend = LeasedBackend(world.backend(api), HeldLease(None), clock=lambda: now_s)
+        world.settle(CANARY, backend)
+        proxy.plan = lambda method, path: Fault.BROKEN
+        assert reconcile(CANARY, backend).retry_in_s == 5.0
+        proxy.plan = lambda method, path: None
+        assert reconcile(CANARY, backend).error, "the same target waits"
+        backend.new_target()
+        assert reconcile(STABLE, backend).applied
+        assert world.spec_weights() == {"1-a": 100}, "within one tick"
+
+        world.settle(CANARY, backend)
+        proxy.plan = lambda method, path: Fault.BUSY if method == "PATCH" else None
+        proxy.retry_after = "30"
+        backend.new_target()
+        assert reconcile(STABLE, backend).retry_in_s == TURN_S
+        now_s += TURN_S
+        assert reconcile(STABLE, backend).retry_in_s == 30.0, "its second failure is heeded"
+        proxy.plan = lambda method, path: None
+        now_s += 29.9
+        assert not reconcile(STABLE, backend).applied
+        now_s += 0.1
+        assert reconcile(STABLE, backend).applied
+        assert world.spec_weights() == {"1-a": 100}
+
+
+def test_the_keeper_says_when_the_target_is_a_new_one(
+    world: SeldonWorld, seldon_server: KubeApiServer, tmp_path: Path
+) -> None:
+    with FaultyProxy(seldon_server.port, seldon_server.authority) as proxy:
+        proxy.retry_after = "60"
+        with keeping(world, tmp_path, address=proxy.address) as watched:
+            watched.serve(CANARY, world.operator.step)
+            proxy.plan = lambda method, path: Fault.BUSY
+            watched.hear("429")
+            proxy.plan = lambda method, path: None
+            began = time.monotonic()
+            watched.serve(STABLE, world.operator.step)
+            assert time.monotonic() - began < 50, "it waited for the minute of the other target"
 
 
 def test_a_cluster_that_is_away_is_waited_for_and_told_in_the_same_words() -> None:
