@@ -105,7 +105,9 @@ def test_answers_of_the_router_promote_a_better_one_and_roll_back_a_worse_one(
     assert better.candidate in promotion.reason
     promoted = [d for d in live.decisions() if d.kind == "rollout-promoting"][-1].facts
     assert promoted["evidence"] == "unpaired"
-    assert int(str(promoted["labels_stable"])) > 10 and int(str(promoted["labels_candidate"])) > 10
+    least = live.settings.rollout.least_labels_per_arm
+    for arm in ("stable", "candidate"):
+        assert int(str(promoted[f"labels_{arm}"])) >= least
     assert service.unanswered == 0
 
     service.until(lambda: route(live).probation is None, second)
