@@ -36,6 +36,7 @@ faults: $(VENV)/.dev ## every call to API server, HAProxy and MLflow going wrong
 	$(BIN)/python -m tests.servers.kube_servers
 	$(BIN)/python -m tests.servers.haproxy
 	METADRIFT_FAULTS=full $(BIN)/python -m pytest -rP tests/deploy/test_seldon_kubernetes_faults.py \
+	  tests/deploy/test_seldon_kubernetes_core2.py \
 	  tests/deploy/test_seldon_local_faults.py tests/deploy/test_mlflow_faults.py
 
 build: $(VENV)/.dev ## dist/metadrift-VERSION-py3-none-any.whl

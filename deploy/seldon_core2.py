@@ -53,6 +53,7 @@ class SeldonCore2Backend:
         self._locate = locate
         self._requirements = requirements
         self._epoch = owner_epoch
+        self._ours = f"{MANAGED_BY}={US},{MODEL_OF}={name}"
 
     def apply(self, traffic: Traffic) -> None:
         """Go as far towards ``traffic`` as the models' state allows; idempotent.
@@ -70,10 +71,9 @@ class SeldonCore2Backend:
             experiment = self._experiment()
         # What the experiment still names must stay loaded, whatever is asked for.
         named = _named(experiment) | {self._model(v) for v in _versions(traffic)}
-        for model in self._api.list(MODELS, f"{MODEL_OF}={self._name}"):
-            name = str(as_object(model.get("metadata")).get("name"))
-            if name not in named:
-                self._api.delete(MODELS, name)
+        for model in self._api.list(MODELS, self._ours):
+            if _name(model) not in named:
+                self._api.delete(MODELS, _name(model))
 
     def observed(self) -> Traffic | None:
         """Return the split that the experiment asks for, once it and its models are ready.
@@ -87,16 +87,22 @@ class SeldonCore2Backend:
         traffic = self._traffic_of(as_object(experiment.get("spec")))
         if traffic is None:
             return None
-        models = [self._api.get(MODELS, self._model(v)) for v in _versions(traffic)]
-        loaded = all(model is not None and _ready(model) for model in models)
-        left = self._api.list(MODELS, f"{MODEL_OF}={self._name}")
-        return traffic if loaded and len(left) == len(models) else None
+        wanted = {self._model(v) for v in _versions(traffic)}
+        # What is not ours is not loaded, and ``apply`` says what is wrong with it.
+        ready = {_name(m): _ready(m) for m in self._api.list(MODELS, self._ours)}
+        return traffic if ready.keys() == wanted and all(ready.values()) else None
 
     def _load(self, version: str) -> bool:
         """Make the version's model where it is missing; return whether it is ready."""
         name = self._model(version)
         current = self._api.get(MODELS, name)
         if current is not None:
+            if not self._is_ours(current):
+                raise PermanentBackendError(
+                    f"Model {name} exists and is not metadrift's: remove it, choose another name "
+                    f"for the experiment, or hand it over with the labels {MANAGED_BY}={US} and "
+                    f"{MODEL_OF}={self._name}"
+                )
             return _ready(current)
         if not _LABEL.fullmatch(name) or len(name) > LONGEST_NAME:
             raise PermanentBackendError(
@@ -218,6 +224,10 @@ class SeldonCore2Backend:
             case _:
                 return None
 
+    def _is_ours(self, model: JsonObject) -> bool:
+        labels = as_object(as_object(model.get("metadata")).get("labels"))
+        return is_ours(model) and labels.get(MODEL_OF) == self._name
+
     def _model(self, version: str) -> str:
         return f"{self._name}-{version}"
 
@@ -249,6 +259,10 @@ def _named(experiment: JsonObject | None) -> set[str]:
     listed = spec.get("candidates")
     names = [as_object(each) for each in listed] if isinstance(listed, list) else []
     return {str(each["name"]) for each in [*names, as_object(spec.get("mirror"))] if "name" in each}
+
+
+def _name(model: JsonObject) -> str:
+    return str(as_object(model.get("metadata")).get("name"))
 
 
 def _ready(resource: Mapping[str, object]) -> bool:

@@ -14,7 +14,7 @@ from deploy.controller import Convergence, ServingBackend, reconcile
 from deploy.kubernetes_api import KubernetesApi
 from deploy.rollout_plan import Traffic
 from deploy.seldon_kubernetes import SeldonBackend
-from deploy.seldon_objects import PredictorTemplate
+from deploy.seldon_objects import ModelArtifact, PredictorTemplate
 from tests.deploy.scripted_operator import WEBHOOK_BINDING, WEBHOOK_POLICY, ScriptedOperator
 from tests.servers.kube_admin import KubeAdmin, RefusedError
 from tests.servers.kube_api_server import KubeApiServer
@@ -81,6 +81,11 @@ def seldon_deployment(name: str, shares: list[tuple[str, int]]) -> dict[str, Any
         "metadata": {"name": name},
         "spec": {"predictors": predictors},
     }
+
+
+def in_bucket(version: str) -> ModelArtifact:
+    """Return where a version's model is, for Core 2, which always fetches it."""
+    return ModelArtifact(f"s3://models/{version}", "ab")
 
 
 def manifest(name: str) -> list[dict[str, Any]]:

@@ -1,5 +1,7 @@
 """The Core 2 dialect against a real API server; the scheduler's part is played step by step."""
 
+import os
+import re
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -7,9 +9,10 @@ import pytest
 from deploy.controller import PermanentBackendError, reconcile
 from deploy.kubernetes_api import ConflictError, KubernetesApi, Resource
 from deploy.rollout_plan import Traffic
-from deploy.seldon_core2 import SeldonCore2Backend, version_of_route
-from deploy.seldon_objects import OWNER_EPOCH, ModelArtifact
-from tests.deploy.seldon_cluster import NAME, WAIT_S, SeldonWorld, manifest
+from deploy.seldon_core2 import MODEL_OF, SeldonCore2Backend, version_of_route
+from deploy.seldon_objects import MANAGED_BY, OWNER_EPOCH, US
+from tests.deploy.cluster_ticker import Ticker
+from tests.deploy.seldon_cluster import NAME, WAIT_S, SeldonWorld, in_bucket, manifest
 from tests.servers.faulty_proxy import Fault, FaultyProxy
 from tests.servers.kube_api_server import KubeApiServer
 
@@ -25,6 +28,8 @@ LIFE = (
     Traffic("2-b", "1-a", shadow=True),
     Traffic("2-b"),
 )
+MOST_TICKS = 400
+FULL = os.environ.get("METADRIFT_FAULTS") == "full"
 
 
 class ScriptedScheduler:
@@ -56,6 +61,16 @@ class ScriptedScheduler:
     def models(self) -> set[str]:
         return {str(m["metadata"]["name"]) for m in self.items("models")}  # type: ignore[index]
 
+    def path(self, model: str) -> str:
+        return f"{self._folder}/models/{model}"
+
+    def routed(self) -> set[str]:
+        """Return the models that the experiment names."""
+        found = self._admin.find(f"{self._folder}/experiments/{NAME}")
+        spec = {} if found is None else found["spec"]
+        named = [*spec.get("candidates", []), *([spec["mirror"]] if "mirror" in spec else [])]
+        return {str(each["name"]) for each in named}
+
     def spec(self) -> dict[str, object]:
         path = f"{self._folder}/experiments/{NAME}"
         return dict(self._admin.call("GET", path)["spec"])
@@ -73,7 +88,7 @@ def backend(world: SeldonWorld, address: str | None = None, epoch: int = 1) -> S
     return SeldonCore2Backend(
         world.api(address),
         NAME,
-        locate=lambda version: ModelArtifact(f"s3://models/{version}", "ab"),
+        locate=in_bucket,
         requirements=("python",),
         owner_epoch=epoch,
     )
@@ -164,6 +179,79 @@ def test_each_call_going_wrong_leads_to_the_same_end(
         assert {method for method, _ in proxy.faults} == {"GET", "POST", "PATCH", "DELETE"}
     assert scheduler.models() == {f"{NAME}-2-b"}
     assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-2-b", "weight": 100}]}
+
+
+def test_killed_after_each_call_the_next_process_reaches_the_same_end(
+    core2: SeldonWorld, seldon_server: KubeApiServer
+) -> None:
+    """With SIGKILL, between the server's work and its reply; the suite does so at each write."""
+    scheduler, seen, stretch = ScriptedScheduler(core2), set[tuple[int, str, str]](), 0
+
+    def once(method: str, path: str) -> Fault | None:
+        kind = (stretch, method, path)
+        if kind in seen or (method == "GET" and not FULL):
+            return None
+        seen.add(kind)
+        return Fault.KILLED
+
+    kills, ticks = 0, 0
+    with FaultyProxy(seldon_server.port, seldon_server.authority) as proxy:
+        proxy.plan, ticker = once, Ticker("core2", core2, proxy.address)
+        proxy.killed = ticker.kill
+        try:
+            for stretch, target in enumerate(LIFE):  # noqa: B007 - the plan reads it
+                while not (live := ticker.tick(target)):
+                    ticks += 1
+                    assert ticks < MOST_TICKS, f"{target} is not reached"
+                    kills += live is None
+                    assert scheduler.routed() <= scheduler.models(), "routed to what is not there"
+                    scheduler.step()
+        finally:
+            ticker.close()
+        print(f"{len(proxy.faults)} calls went wrong")
+        assert kills == len(proxy.faults) >= (4 if FULL else 1) * len(LIFE)
+        assert {"POST", "PATCH", "DELETE"} <= {method for method, _ in proxy.faults}
+    assert scheduler.models() == {f"{NAME}-2-b"}
+    assert scheduler.spec() == {"candidates": [{"name": f"{NAME}-2-b", "weight": 100}]}
+
+
+OURS = {MANAGED_BY: US, MODEL_OF: NAME}
+
+
+@pytest.mark.parametrize(
+    "labels", [{}, {MANAGED_BY: "helm"}, {MANAGED_BY: US, MODEL_OF: "another"}, {MODEL_OF: NAME}]
+)
+def test_a_model_of_others_is_refused_and_left_alone(
+    core2: SeldonWorld, labels: dict[str, str]
+) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(STABLE, made, scheduler)
+    core2.make(
+        {
+            "apiVersion": "mlops.seldon.io/v1alpha1",
+            "kind": "Model",
+            "metadata": {"name": f"{NAME}-2-b", "labels": labels},
+            "spec": {"storageUri": "s3://theirs/model", "requirements": ["sklearn"]},
+        }
+    )
+    scheduler.step()  # theirs is ready, too
+    wanted = rf"Model {NAME}-2-b exists and is not metadrift's.*{MODEL_OF}={NAME}"
+    seen = reconcile(CANARY, made)
+    assert re.search(wanted, seen.error or "") and seen.retry_in_s is None
+    assert scheduler.routed() == {f"{NAME}-1-a"}
+    settle(STABLE, made, scheduler)
+    assert scheduler.models() == {f"{NAME}-1-a", f"{NAME}-2-b"}, "theirs was deleted"
+    core2.admin.merge(scheduler.path(f"{NAME}-2-b"), {"metadata": {"labels": OURS}})
+    settle(CANARY, made, scheduler)  # handed over
+
+
+def test_a_model_that_is_no_longer_ours_does_not_hold_up_an_abort(core2: SeldonWorld) -> None:
+    scheduler, made = ScriptedScheduler(core2), backend(core2)
+    settle(CANARY, made, scheduler)
+    core2.admin.merge(scheduler.path(f"{NAME}-2-b"), {"metadata": {"labels": {MODEL_OF: None}}})
+    assert made.observed() is None, "who knows what it holds"
+    settle(STABLE, made, scheduler)
+    assert scheduler.routed() == {f"{NAME}-1-a"}
 
 
 def test_a_later_owner_shuts_the_earlier_one_out(core2: SeldonWorld) -> None:

@@ -1,17 +1,13 @@
 """Every call of the backend going wrong in every way, and the process killed after each of them."""
 
-import json
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
-from dataclasses import asdict
 
 import pytest
 
 from deploy.controller import TransientBackendError, reconcile
 from deploy.rollout_plan import Traffic
+from tests.deploy.cluster_ticker import Ticker
 from tests.deploy.seldon_cluster import SeldonWorld
 from tests.servers.faulty_proxy import Fault, FaultyProxy, Plan
 from tests.servers.kube_api_server import KubeApiServer
@@ -156,52 +152,6 @@ def test_a_conflict_is_no_trouble_of_its_own(
     assert world.spec_weights() == {"1-a": 95, "2-b": 5}
 
 
-class Ticker:
-    """The process of ``tests.deploy.cluster_life``; made anew after it was killed."""
-
-    def __init__(self, world: SeldonWorld, address: str) -> None:
-        self._reach = json.dumps([address, world.token, world.namespace])
-        self._process: subprocess.Popen[str] | None = None
-
-    def tick(self, target: Traffic) -> bool | None:
-        """Return whether the target is live; None when it was killed meanwhile."""
-        if self._process is None:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.deploy.cluster_life"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            self._write(self._reach)
-        self._write(json.dumps(asdict(target)))
-        assert self._process.stdout is not None
-        told = self._process.stdout.readline().strip()
-        if told:
-            return told == "True"
-        assert self._end() == -signal.SIGKILL
-        return None
-
-    def kill(self) -> None:
-        assert self._process is not None
-        self._process.kill()
-
-    def close(self) -> None:
-        if self._process is not None:
-            self.kill()
-            self._end()
-
-    def _write(self, line: str) -> None:
-        assert self._process is not None and self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
-
-    def _end(self) -> int:
-        assert self._process is not None
-        ended, self._process = self._process, None
-        with ended:
-            return ended.wait(60)
-
-
 def test_killed_after_each_call_the_next_process_reaches_the_same_end(
     world: SeldonWorld, seldon_server: KubeApiServer
 ) -> None:
@@ -209,7 +159,7 @@ def test_killed_after_each_call_the_next_process_reaches_the_same_end(
     plan = EachCallOnce(Fault.KILLED, lambda method, path: FULL or method != "GET")
     kills, ticks = 0, 0
     with FaultyProxy(seldon_server.port, seldon_server.authority) as proxy:
-        proxy.plan, ticker = plan, Ticker(world, proxy.address)
+        proxy.plan, ticker = plan, Ticker("v1", world, proxy.address)
         proxy.killed = ticker.kill
         try:
             for stretch, target in enumerate(LIFE):
