@@ -14,10 +14,12 @@ from deploy.serving_environment import ServingEnvironmentError, cache_folder, se
 from detectors.detector_errors import DetectorError
 from detectors.error_monitor import ErrorMonitor
 from pipeline.core_state import Core
+from pipeline.detect_settings import DetectorSettings
+from pipeline.episode_settings import META_RECIPES
 from pipeline.records import ModelsFound
 from pipeline.rollouts import plan_of
 from pipeline.serving_settings import KubernetesSettings
-from pipeline.settings import META_RECIPES, DetectorSettings, Settings
+from pipeline.settings import Settings
 from pipeline.status import risk_status
 
 Level = Literal["ok", "note", "warning", "error"]

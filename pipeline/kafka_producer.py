@@ -16,7 +16,7 @@ from pipeline.kafka_source import connection
 from pipeline.records import Stream
 
 if TYPE_CHECKING:
-    from pipeline.settings import KafkaSettings
+    from pipeline.kafka_settings import KafkaSettings
 
 MOST_IN_FLIGHT = 10_000
 

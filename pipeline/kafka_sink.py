@@ -16,7 +16,7 @@ from pipeline.kafka_source import connection, offsets_to_commit
 from pipeline.records import DeadLetter
 
 if TYPE_CHECKING:
-    from pipeline.settings import KafkaSettings
+    from pipeline.kafka_settings import KafkaSettings
 
 FLUSH_SLICE_S = 0.5
 LARGEST_DEAD_LETTER = 64 * 1024

@@ -19,7 +19,7 @@ from pipeline.records import Chunk, Poll, Stream
 from pipeline.stream_pace import StreamPace
 
 if TYPE_CHECKING:
-    from pipeline.settings import KafkaSettings
+    from pipeline.kafka_settings import KafkaSettings
 
 Positions = dict[tuple[str, int], int]
 """(topic, partition) -> next offset."""

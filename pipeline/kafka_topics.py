@@ -10,7 +10,7 @@ from kafka.errors import KafkaError, for_code
 from pipeline.kafka_source import connection
 
 if TYPE_CHECKING:
-    from pipeline.settings import KafkaSettings
+    from pipeline.kafka_settings import KafkaSettings
 
 _DAY_MS = 86_400_000
 RETENTION_MS = {"decisions": -1}

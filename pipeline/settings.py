@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import yaml
-from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -18,10 +18,14 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from pipeline.detect_settings import DetectSettings, TriggerSettings
+from pipeline.episode_settings import EpisodeSettings, GateSettings
+from pipeline.kafka_settings import KafkaSettings
 from pipeline.keep_settings import KeepSettings
 from pipeline.rollout_settings import RolloutSettings
 from pipeline.serving_settings import ServingSettings
 from pipeline.settings_section import Section, changed
+from pipeline.task_settings import MemorySettings, RoutesSettings
 
 
 class ModelSettings(Section):
@@ -35,61 +39,6 @@ class ModelSettings(Section):
     """task: each task may have its own adapted weights; null: one model for all."""
 
 
-class TopicSettings(Section):
-    """Topic names. `metadrift init --topics` makes them; they are never auto-created."""
-
-    events: str = "events"
-    """In: what to predict."""
-    labels: str = "labels"
-    """In: the truth, late."""
-    control: str = "control"
-    """In: commands and new-task signals."""
-    predictions: str = "predictions"
-    """Out: answers."""
-    decisions: str = "decisions"
-    """Out: every signal, episode, gate, step, promotion and rollback."""
-    dead_letters: str = "dead-letters"
-    """Out: what could not be read, with its reason."""
-
-    @model_validator(mode="after")
-    def _distinct(self) -> Self:
-        names = list(self.__class__.model_fields)
-        values = [getattr(self, n) for n in names]
-        if len(set(values)) != len(values):
-            raise ValueError(f"the six topics must have different names, got {values}")
-        return self
-
-
-class KafkaSettings(Section):
-    """The broker."""
-
-    bootstrap_servers: str = "127.0.0.1:9092"
-    """Comma-separated host:port."""
-    topics: TopicSettings = TopicSettings()
-    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
-    """Predictions after a crash: published again with the same bytes, or in one transaction."""
-    max_poll_records: int = Field(2000, ge=1, le=50_000)
-    """Records a poll may return."""
-    poll_timeout_ms: int = Field(100, ge=1, le=500)
-    """Longest wait of one poll; SIGTERM is noticed between polls."""
-    max_message_bytes: int = Field(1_000_000, ge=1_000)
-    """A larger message is dead-lettered unread."""
-    request_timeout_ms: int = Field(15_000, ge=1_000)
-    """Longest wait for the broker's answer to one request."""
-    watchdog_s: float = Field(60.0, gt=0)
-    """A poll that has not returned for this long ends the process, for its supervisor."""
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """How to talk to the broker."""
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
-    """With a SASL protocol: the mechanism."""
-    sasl_username: str | None = None
-    """With a SASL protocol: the user."""
-    sasl_password: SecretStr | None = None
-    """From the environment only: METADRIFT_KAFKA__SASL_PASSWORD."""
-    ssl_cafile: Path | None = None
-    """Certificate authority, PEM."""
-
-
 class JoinSettings(Section):
     """How long an event's features wait for its label."""
 
@@ -99,173 +48,6 @@ class JoinSettings(Section):
     """Engine seconds an event is remembered; null: only the count bounds."""
     early_labels: int = Field(10_000, ge=0)
     """Labels that may wait for their event."""
-
-
-class DetectorSettings(Section):
-    """A detector of the catalog; `metadrift check` lists names and parameters."""
-
-    name: str
-    """Its name, as River spells it."""
-    params: dict[str, float | int | bool | str] = Field({})
-    """Its parameters by name."""
-
-
-class DetectSettings(Section):
-    """What is watched."""
-
-    error: DetectorSettings | None = None
-    """Watches the champion's loss; null: HDDMA for classification, ADWIN (clock=1) else."""
-    also: tuple[DetectorSettings, ...] = ()
-    """More detectors on the same loss stream; any of them may signal."""
-    confidence: bool = True
-    """Watch the champion's confidence (classification only)."""
-    features: bool = True
-    """Watch the inputs' distance from those the champion knows."""
-    calibration_events: int = Field(200, ge=60)
-    """Events that the label-free monitors learn their reference from."""
-    new_class_after: int = Field(3, ge=1)
-    """Sightings of an unseen class before it is signalled."""
-
-
-class TriggerSettings(Section):
-    """Which signals start an episode."""
-
-    warm_up_labels: int = Field(30, ge=0)
-    """Labels under a champion before anything may trigger."""
-    cool_down_labels: int = Field(50, ge=0)
-    """Labels after the end of an episode or rollout before the next may start."""
-    cool_down_s: float = Field(0.0, ge=0)
-    """Engine seconds after the end of an episode or rollout before the next may start."""
-    least_labels: int = Field(0, ge=0)
-    """Labels after the change point that a signal needs before its episode opens."""
-    actions_per_day: float = Field(24.0, ge=1)
-    """Budget of episodes per engine day; unused ones are kept for one day."""
-
-
-USUAL_RECIPES = ("frozen", "recalled", "reptile", "maml", "fine_tune", "scratch")
-META_RECIPES = ("reptile", "maml", "fomaml", "anil", "meta-sgd", "joint")
-RECIPES = (*USUAL_RECIPES, *(name for name in META_RECIPES if name not in USUAL_RECIPES))
-
-
-class EpisodeSettings(Section):
-    """How a candidate is made."""
-
-    support: int = Field(40, ge=1)
-    """Labelled examples to adapt on."""
-    most_support: int = Field(400, ge=1)
-    """Most of them; the newest are taken."""
-    query: int = Field(20, ge=1)
-    """Labelled examples that choose the recipe."""
-    holdout: int = Field(20, ge=1)
-    """Labelled examples that gate the winner."""
-    least_support: int = Field(10, ge=1)
-    """At the deadline: fewest support examples to go on with."""
-    new_class_support: int = Field(20, ge=2)
-    """Most labels of a new class to adapt on; its episode opens at twice as many."""
-    announced_holdout_share: float = Field(0.25, ge=0.1, le=0.5)
-    """Share of an announced task's examples kept back for the gate."""
-    deadline_labels: int | None = Field(400, ge=1)
-    """Labels after the opening until the episode decides with what it has; null: off."""
-    deadline_s: float | None = Field(7 * 86_400.0, gt=0)
-    """Engine seconds after the opening until the episode decides with what it has; null: off."""
-    recipes: tuple[str, ...] = USUAL_RECIPES
-    """The bake-off; `frozen` always takes part."""
-    timeout_s: float = Field(120.0, gt=0)
-    """The worker is killed when one bake-off takes longer."""
-    buffer_examples: int = Field(2000, ge=50)
-    """Recent labelled examples kept."""
-    seed: int = 0
-    """Seeds every recipe, together with the episode's number."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _moved(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "earlier_champions" in values:
-            raise ValueError(
-                "earlier_champions is no key any more: confirmed tasks take part instead; "
-                f"remove it and set memory.tasks: {values['earlier_champions']}"
-            )
-        return values
-
-    @model_validator(mode="after")
-    def _known(self) -> Self:
-        unknown = sorted(set(self.recipes) - set(RECIPES))
-        if unknown:
-            raise ValueError(f"recipes: {unknown} unknown; choose from {list(RECIPES)}")
-        if "frozen" not in self.recipes:
-            raise ValueError("recipes: 'frozen' must take part; add it")
-        if self.most_support < self.support:
-            raise ValueError(
-                f"most_support ({self.most_support}) is below support ({self.support}); raise it"
-            )
-        if self.support + self.query + self.holdout > self.buffer_examples:
-            raise ValueError(
-                f"buffer_examples ({self.buffer_examples}) is smaller than support + query + "
-                f"holdout ({self.support + self.query + self.holdout}); raise it"
-            )
-        return self
-
-
-class MemorySettings(Section):
-    """Which tasks are remembered, and how it is decided whether one of them is back."""
-
-    tasks: int = Field(8, ge=0, le=64)
-    """Confirmed tasks whose models take part as they are; the least recently used goes first."""
-    keep: tuple[str, ...] = ()
-    """Names of versions that are never forgotten; the first champion never is."""
-    alpha: float = Field(0.05, gt=0, lt=0.5)
-    """Bound on the chance that a decision noise, recurring, drifted or new is wrong."""
-    recurring_within: float = Field(0.2, gt=0, lt=1)
-    """A task is back when a rise of its model's mean loss by this much is excluded."""
-    noise_within: float = Field(0.1, gt=0, lt=1)
-    """An alarm is noise when a rise of the champion's mean loss by this much is excluded."""
-    examples: int = Field(200, ge=0, le=2000)
-    """Labelled examples kept of each task, for `meta-train --from-memory`."""
-
-
-class RoutesSettings(Section):
-    """Own weights for tasks, with `model.route_by: task`."""
-
-    most: int = Field(10_000, ge=1, le=1_000_000)
-    """Tasks that may have a route; later ones are counted and served by the fall-back."""
-    in_memory: int = Field(256, ge=1)
-    """Routes kept in memory; the least recently used ones are only on disk."""
-    support: int = Field(20, ge=1)
-    """Fewest labels of a task to adapt on."""
-    holdout: int = Field(10, ge=3)
-    """Labels of a task, the newest, that say whether its own weights are better."""
-    examples: int = Field(120, ge=4, le=2000)
-    """Recent labelled examples kept of each task."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.support + self.holdout > self.examples:
-            raise ValueError(
-                f"examples ({self.examples}) is smaller than support + holdout "
-                f"({self.support + self.holdout}); raise it"
-            )
-        return self
-
-
-class GateSettings(Section):
-    """What the holdout must show before a candidate may serve anything."""
-
-    target_from: float = Field(0.30, gt=0, lt=1)
-    """The champion's loss in the case worth acting on."""
-    target_to: float = Field(0.10, ge=0, lt=1)
-    """The candidate's loss in that case."""
-    risk: float = Field(0.05, gt=0, lt=0.5)
-    """Chance that an equal candidate passes."""
-    power: float = Field(0.8, gt=0, lt=1)
-    """Chance that the target case passes; with risk it gives the least holdout."""
-
-    @model_validator(mode="after")
-    def _falls(self) -> Self:
-        if self.target_to >= self.target_from:
-            raise ValueError(
-                f"target_to ({self.target_to}) must be below target_from ({self.target_from})"
-            )
-        return self
 
 
 class RegistrySettings(Section):

@@ -10,7 +10,7 @@ from pipeline.kafka_source import connection
 from pipeline.messages import Prediction
 
 if TYPE_CHECKING:
-    from pipeline.settings import KafkaSettings
+    from pipeline.kafka_settings import KafkaSettings
 
 POLL_MS = 200
 MOST_RECORDS = 500

@@ -6,9 +6,9 @@ import pytest
 from kafka import KafkaProducer
 
 from pipeline.codec import Codec
+from pipeline.kafka_settings import KafkaSettings
 from pipeline.kafka_source import KafkaSource
 from pipeline.records import DeadLetter, Poll
-from pipeline.settings import KafkaSettings
 from tests.servers.kafka_broker import KafkaBroker
 
 pytestmark = pytest.mark.integration

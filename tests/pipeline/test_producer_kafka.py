@@ -10,8 +10,8 @@ from kafka import KafkaConsumer, TopicPartition
 
 from pipeline.data_file import Columns, open_data_file
 from pipeline.kafka_producer import KafkaOutlet, ProduceError
+from pipeline.kafka_settings import KafkaSettings, TopicSettings
 from pipeline.producer import PlayPlan, StopClock, play
-from pipeline.settings import KafkaSettings, TopicSettings
 from tests.pipeline.test_data_file import many, written
 from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.ports import LOOPBACK, free_ports
