@@ -79,10 +79,16 @@ def tasks_by_columns(frame: pd.DataFrame, columns: Sequence[str], *, least: int 
     cells = zip(*(frame[column] for column in columns), strict=True)
     for at, cell in enumerate(cells):
         if whole[at]:
-            owners.setdefault(cell, []).append(at)
+            try:
+                owners.setdefault(cell, []).append(at)
+            except TypeError:
+                raise TaskFrameError(
+                    f"columns {list(columns)}, row {at} (from 0): {cell!r} names no task; make it "
+                    "text or a number"
+                ) from None
     found: dict[str, list[int]] = {}
     for cell, rows in owners.items():
-        name = "/".join(str(value) for value in cell)
+        name = "/".join(_named(value) for value in cell)
         if name in found:
             raise TaskFrameError(
                 f"columns {list(columns)}: two combinations are both named {name!r}; "
@@ -103,7 +109,8 @@ def tasks_by_time(
         frame: Rows in any order.
         column: Datetimes.
         every: Length of a window, as pandas writes it (``"7D"``); windows are counted from the
-            epoch, so that the same row falls into the same window whatever else is in the frame.
+            epoch, so that the same row falls into the same window whatever else is in the frame
+            and whatever its time zone is: days are UTC's.
         least: Rows that a task must have.
 
     Raises:
@@ -122,6 +129,8 @@ def tasks_by_time(
         raise TaskFrameError(f"every is {every!r} ({error}); write a length such as '7D'") from None
     if not window > pd.Timedelta(0):
         raise TaskFrameError(f"every is {every!r}; write a positive length of time such as '7D'")
+    if times.dt.tz is not None:
+        times = times.dt.tz_convert("UTC")
     starts = times.dt.floor(window)
     found: dict[str, list[int]] = {}
     missing = 0
@@ -160,9 +169,17 @@ def schema_of_frame(frame: pd.DataFrame, features: Sequence[str]) -> FeatureSche
     """Return the features' schema: bool and numeric columns as such, every other as a category.
 
     Raises:
-        TaskFrameError: A column does not exist.
+        TaskFrameError: A column does not exist, has a name that is no text, or holds times.
     """
     _require(frame, features)
+    for name in features:
+        if not isinstance(name, str) or not name:
+            raise TaskFrameError(f"column {name!r} cannot be a feature; give it a name of letters")
+        if frame[name].dtype.kind in "mM":
+            raise TaskFrameError(
+                f"column {name!r} is of type {frame[name].dtype}, which is no feature; make numbers"
+                " of it, such as the hour, or leave it out"
+            )
     return FeatureSchema(
         tuple(
             Feature(name, _kind(frame[name]), nullable=bool(frame[name].isna().any()))
@@ -187,9 +204,10 @@ def data_of_frame(
         tasks: Which rows, and whose.
         schema: The features; each is a column of the frame.
         label: Column of the truth.
-        group: Column of rows that must not be split. Without it every row is its own group, known
-            by its features and label (and of equal rows of a frame by which of them it is): the
-            rows of a part of a frame are those of the frame, the rows of another frame are not.
+        group: Column of rows that must not be split. Without it, or without a value there, a row
+            is its own group, known by its features and label (and of equal rows of a frame by
+            which of them it is): the rows of a part of a frame are those of the frame, the rows of
+            another frame are not.
         regression: Read the label as a number instead of a class.
 
     Raises:
@@ -216,15 +234,19 @@ def data_of_frame(
     parsed = schema.parse_many(cast("list[dict[str, object]]", records))
     for error in parsed.errors.values():
         raise error
-    lineage = (
-        [f"group {g}" for g in chosen[group]] if group else _contents(frame, schema, label)[at]
-    )
+    lineage: list[str] = _contents(frame, schema, label)[at].tolist()
+    if group:
+        alone = chosen[group].isna().to_numpy(bool)
+        lineage = [
+            text if one else f"group {_named(g)}"
+            for text, g, one in zip(lineage, chosen[group], alone, strict=True)
+        ]
     keys = np.array([lineage_key(text) for text in lineage], np.uint64)
     if regression:
         return MetaTrainData(
             schema, Examples(parsed.rows, (), _numbers(chosen, label), keys), owners
         )
-    labels = tuple(str(value) for value in chosen[label])
+    labels = tuple(_named(value) for value in chosen[label])
     return MetaTrainData(schema, Examples(parsed.rows, labels, keys=keys), owners)
 
 
@@ -236,12 +258,21 @@ def _contents(frame: pd.DataFrame, schema: FeatureSchema, label: str) -> NDArray
             cells[f.name] = pd.to_numeric(frame[f.name], errors="coerce").astype(np.float64)
         else:
             cells[f.name] = frame[f.name].map(_text)
-    table = pd.DataFrame({**cells, f"label {label}": frame[label].astype(str)})
+    table = pd.DataFrame({**cells, f"label {label}": frame[label].map(_named)})
     hashes = pd.util.hash_pandas_object(table, index=False)
     which = hashes.groupby(hashes).cumcount()
     return np.array(
         [f"row {h:016x} {n}" for h, n in zip(hashes.tolist(), which.tolist(), strict=True)], object
     )
+
+
+def _named(value: object) -> str:
+    """Return a class, task or group as the stream and data files write it: 1 for 1.0, true."""
+    if isinstance(value, bool | np.bool_):
+        return "true" if value else "false"
+    if isinstance(value, float | np.floating) and value.is_integer():
+        return str(int(value))
+    return str(value)
 
 
 def _text(cell: Any) -> str:
@@ -265,10 +296,15 @@ def _require(frame: pd.DataFrame, columns: Sequence[str]) -> None:
         if column not in frame.columns:
             known = ", ".join(map(str, frame.columns[:20]))
             raise TaskFrameError(f"the frame has no column {column!r}; choose from: {known}")
+        if list(frame.columns).count(column) > 1:
+            raise TaskFrameError(
+                f"the frame has several columns {column!r}; give each its own name"
+            )
 
 
 def _kind(column: "pd.Series[Any]") -> Kind:
-    if pd.api.types.is_bool_dtype(column):
+    # Truth values with gaps are of type object.
+    if pd.api.types.is_bool_dtype(column) or pd.api.types.infer_dtype(column) == "boolean":
         return "bool"
     return "number" if pd.api.types.is_numeric_dtype(column) else "category"
 

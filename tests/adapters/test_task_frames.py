@@ -173,3 +173,60 @@ def test_what_cannot_be_used_is_named() -> None:
         data_of_frame(
             frame(), tasks_by_columns(frame(), ["season"], least=9), schema, label="label"
         )
+
+
+def one(**columns: object) -> pd.DataFrame:
+    return pd.DataFrame({"t": ["a"] * 4, "x": [1.0, 2.0, 3.0, 4.0], "y": list("pqpq"), **columns})
+
+
+def data(table: pd.DataFrame, **options: str) -> tuple[tuple[str, ...], list[int]]:
+    """Return labels and keys."""
+    schema = schema_of_frame(table, ["x"])
+    found = data_of_frame(table, tasks_by_columns(table, ["t"]), schema, label="y", **options)  # type: ignore[arg-type]
+    return found.examples.labels, found.examples.keys.tolist()
+
+
+def test_classes_tasks_and_groups_are_named_as_in_the_stream_whatever_their_type() -> None:
+    labels, keys = data(one(y=[1, 0, 1, 0]))
+    assert labels == ("1", "0", "1", "0")
+    assert data(one(y=[1.0, 0.0, 1.0, -0.0])) == (labels, keys)
+    assert data(one(y=["1", "0", "1", "0"])) == (labels, keys)
+    assert data(one(y=[True, False, True, False]))[0] == ("true", "false", "true", "false")
+    assert data(one(y=[0.5, 1.5, 0.5, 1.5]))[0] == ("0.5", "1.5", "0.5", "1.5")
+    assert tasks_by_columns(one(t=[1.0, 1.0, 2.0, None]), ["t"]).names == ("1", "2")
+    whole, part = one(g=[7, 7, 8, 8]), one(g=[7.0, 7.0, 8.0, None])
+    assert data(part, group="g")[1][:3] == data(whole, group="g")[1][:3]
+
+
+def test_rows_without_a_group_are_not_one_group() -> None:
+    for nothing in (None, np.nan):
+        (_, keys), (_, alone) = data(one(g=["g", "g", nothing, nothing]), group="g"), data(one())
+        assert keys[0] == keys[1] and keys[2:] == alone[2:]
+
+
+def test_windows_do_not_depend_on_the_time_zone_and_survive_the_end_of_summer_time() -> None:
+    hours = pd.date_range("2026-10-24 20:00", periods=40, freq="1h", tz="UTC")
+    for every in ("1h", "1D", "7D"):
+        there = pd.DataFrame({"at": hours.tz_convert("Europe/Berlin")})
+        found = tasks_by_time(there, "at", every)
+        assert rows(found) == rows(tasks_by_time(pd.DataFrame({"at": hours}), "at", every))
+    assert len(found.names) == 1
+
+
+def test_truth_values_with_gaps_are_truth_values() -> None:
+    table = one(x=[True, False, None, True])
+    (feature,) = schema_of_frame(table, ["x"]).features
+    assert (feature.kind, feature.nullable) == ("bool", True)
+    assert data(table)[0] == ("p", "q", "p", "q")
+
+
+def test_columns_that_cannot_be_told_apart_or_read_are_named() -> None:
+    for column in ("t", "x", "y"):
+        with pytest.raises(TaskFrameError, match=f"several columns '{column}'"):
+            data(pd.concat([one(), one()[[column]]], axis=1))
+    with pytest.raises(TaskFrameError, match="column 0 cannot be a feature"):
+        schema_of_frame(one().rename(columns={"x": 0}), [0])  # type: ignore[list-item]
+    with pytest.raises(TaskFrameError, match=r"column 'x' is of type datetime64.*the hour"):
+        data(one(x=pd.to_datetime(["2026-01-01"] * 4)))
+    with pytest.raises(TaskFrameError, match=r"row 0 \(from 0\): .*names no task"):
+        tasks_by_columns(one(t=[["a"]] * 4), ["t"])
