@@ -188,7 +188,8 @@ def _checkpoint(job: Algorithm, share: Share, tasks: TaskSet) -> Checkpoint | No
     if share.checkpoints is None:
         return None
     bits = replace(share.settings, processes=1, members=1, max_seconds=1.0, device="cpu")
-    described = repr((job, share.architecture, share.task_type, bits, tasks.digest()))
+    sets = tasks.digest(), _tasks(share.validation).digest()
+    described = repr((job, share.architecture, share.task_type, bits, sets))
     training = hashlib.sha256(described.encode()).hexdigest()
     return Checkpoint(share.checkpoints / f"{job}.checkpoint", training, _CHECKPOINT_EVERY)
 

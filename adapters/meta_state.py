@@ -129,6 +129,9 @@ class MetaState:
         Args:
             path: The file.
             training: Says which training this is; ``resume`` refuses another one.
+
+        Raises:
+            MetaTrainingError: It cannot be written; what was there before stands.
         """
         tensors = {f"now/{name}": value for name, value in self._moving().items()}
         tensors |= {f"kept/{name}": value for name, value in self.kept.items()}
@@ -142,24 +145,34 @@ class MetaState:
             "counters": counters,
             "losses": [list(entry) for entry in self.losses],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            file.write(pack_artifact(manifest, tensors))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(pack_artifact(manifest, tensors))
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError as error:
+            raise MetaTrainingError(
+                f"the checkpoint {path} cannot be written ({error}); make room, or name another"
+                " checkpoint folder"
+            ) from error
 
     def resume(self, path: Path, training: str) -> bool:
         """Take up the state in ``path``; return False where there is none.
 
         Raises:
-            MetaTrainingError: It is damaged, or of another training.
+            MetaTrainingError: It cannot be read, is damaged, or of another training.
         """
-        if not path.exists():
-            return False
         try:
             manifest, tensors = unpack_artifact(path.read_bytes())
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise MetaTrainingError(
+                f"the checkpoint {path} cannot be read ({error}); name another checkpoint folder"
+            ) from error
         except ModelFileError as error:
             raise MetaTrainingError(f"{path}: {error.what}; delete it to start anew") from error
         counters, losses = manifest.get("counters"), manifest.get("losses")

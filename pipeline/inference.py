@@ -9,6 +9,7 @@ from adapters.feature_schema import MAX_CATEGORIES, Feature, FeatureSchema, Kind
 from pipeline.column_scan import ColumnFacts, scan
 from pipeline.data_columns import Columns, FeatureColumns, resolve_features, task_name
 from pipeline.data_file_error import DataFileError
+from pipeline.messages import LONGEST_LABEL
 from pipeline.table_files import Table, open_table
 
 TaskType: TypeAlias = Literal["classification", "regression"]
@@ -138,6 +139,16 @@ def _classes(file: str, column: str, label: ColumnFacts) -> dict[str, int]:
             f"holds the one class {next(iter(label.values))!r}; a model needs two",
             "give a file in which both occur",
             column=column,
+        )
+    longest = max(label.values, key=len)
+    if len(longest) > LONGEST_LABEL:
+        raise DataFileError(
+            file,
+            f"a class has {len(longest)} characters; labels of a stream have at most "
+            f"{LONGEST_LABEL}",
+            "shorten the classes, or name another --label",
+            column=column,
+            value=longest,
         )
     return {name: label.values[name] for name in sorted(label.values, key=_class_order)}
 

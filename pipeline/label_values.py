@@ -2,11 +2,10 @@
 
 import math
 
-from pipeline.messages import LabelValue
+from pipeline.messages import LONGEST_LABEL, LabelValue
 from pipeline.turn import Turn
 
 MOST_CLASSES = 10_000
-LONGEST_LABEL = 256
 
 
 class LabelError(ValueError):

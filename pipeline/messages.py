@@ -12,6 +12,9 @@ FeatureValue = float | int | str | bool | list[float | int] | None
 LabelValue = str | int | bool | float
 Timestamp = int | float | str
 
+LONGEST_LABEL = 256
+"""Most characters of a class."""
+
 
 class Event(msgspec.Struct, gc=False, kw_only=True):
     """Something to predict.

@@ -180,6 +180,8 @@ def meta_train(
             )
     except (DataFileError, MetaRunError, MetaTrainingError, ModelFileError, ValueError) as error:
         fail(str(error), EXIT_DATA)
+    except OSError as error:
+        fail(f"state_dir: {settings.state_dir} cannot be written ({error})", EXIT_CONFIG)
     if not as_json:
         _tell(result)
     run, version, away = _register(settings, file, result)

@@ -119,6 +119,20 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
         trained(learner, plan, Surroundings(checkpoint=Checkpoint(path, "this")))
 
 
+def test_a_checkpoint_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
+    learner, plan = LEARNERS[0]
+    folder = tmp_path / "file"
+    folder.write_text("")
+    with pytest.raises(MetaTrainingError, match=r"checkpoint .*file/state cannot be"):
+        trained(learner, plan, Surroundings(checkpoint=Checkpoint(folder / "state", "this")))
+    (tmp_path / "state").mkdir()
+    with pytest.raises(MetaTrainingError, match=r"cannot be read .*another checkpoint folder"):
+        trained(learner, plan, Surroundings(checkpoint=Checkpoint(tmp_path / "state", "this")))
+    (tmp_path / "new.partial").mkdir()
+    with pytest.raises(MetaTrainingError, match=r"cannot be written .*make room"):
+        trained(learner, plan, Surroundings(checkpoint=Checkpoint(tmp_path / "new", "this")))
+
+
 @each_learner
 def test_a_bad_step_is_skipped_and_counted(learner: MetaLearner, plan: Plan) -> None:
     module = MLP(1, [8], 1)

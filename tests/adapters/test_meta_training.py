@@ -257,6 +257,25 @@ def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path) -> Non
         meta_train(plan_data(), replace(BRIEF, seed=5), checkpoints=tmp_path)
 
 
+def test_a_checkpoint_is_of_other_data_where_only_the_validation_tasks_differ(
+    tmp_path: Path,
+) -> None:
+    brief = replace(BRIEF, algorithms=("reptile",), processes=1)
+    data = plan_data()
+    init = meta_train(data, brief, checkpoints=tmp_path)
+    chosen = table(init.info["validation"])["tasks"]
+    assert isinstance(chosen, list)
+    one, other, *_ = data.class_names or sorted(set(data.examples.labels))
+    turned = {one: other, other: one}
+    labels = tuple(
+        turned.get(label, label) if task in chosen else label
+        for task, label in zip(data.tasks, data.examples.labels, strict=True)
+    )
+    changed = replace(data, examples=replace(data.examples, labels=labels))
+    with pytest.raises(MetaTrainingError, match="with other data, settings"):
+        meta_train(changed, brief, checkpoints=tmp_path)
+
+
 def test_two_members_that_share_each_step_come_to_the_same_start() -> None:
     one = meta_train(plan_data(), BRIEF)
     two = meta_train(plan_data(), replace(BRIEF, members=2))

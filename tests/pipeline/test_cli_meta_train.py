@@ -112,6 +112,17 @@ def test_a_training_goes_on_from_its_checkpoint_and_refuses_another_one(
     assert "anil.checkpoint" in " ".join(complaint.split())
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path, told: Told) -> None:
+    occupied = tmp_path / "occupied"
+    occupied.write_text("")
+    _, complaint = trained(tmp_path, "--checkpoints", occupied, code=3)
+    assert "another checkpoint folder" in " ".join(complaint.split())
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "shelf").write_text("")
+    _, complaint = trained(tmp_path, code=2)
+    assert "cannot be written" in complaint and "state_dir" in complaint
+
+
 def test_shots_are_labels_per_class_of_a_task(tmp_path: Path, told: Told) -> None:
     past, config = batches(tmp_path / "past.csv"), write_config(tmp_path)
     kept = [o for i, o in enumerate(OPTIONS) if "--support" not in OPTIONS[max(0, i - 1) : i + 1]]

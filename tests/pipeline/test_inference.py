@@ -104,6 +104,7 @@ def test_free_text_is_left_out_unless_named(tmp_path: Path) -> None:
         (["a"] * 3, "holds the one class 'a'; a model needs two; give a file"),
         ([""] * 3, "holds no label; name another --label"),
         ([f"c{i}" for i in range(10_001)], "more than 10000 different classes"),
+        (["a", "b" * 257], "'b{56}\\.\\.\\.: a class has 257 characters; .* at most 256; shorten"),
     ],
 )
 def test_labels_that_cannot_be_learned(tmp_path: Path, labels: list[object], message: str) -> None:
