@@ -13,7 +13,8 @@ class GuardReading:
         requests: Requests that it took in the window the reading is about.
         errors: Of them, those that got no proper answer.
         latency_ms: 95th percentile of the time to answer, milliseconds; None: not measured.
-        problem: Why the server cannot be read; it vouches for nothing then.
+        problem: Why the server cannot be read, or not all of it. It vouches for nothing then, but
+            what was counted may be enough to fail.
     """
 
     requests: int = 0
@@ -36,11 +37,11 @@ def guarded(plan: CanaryPlan, reading: GuardReading | None) -> tuple[Verdict, st
     if reading is None:
         wanted = plan.most_error_rate is not None or plan.longest_latency_ms is not None
         return (Verdict.ERROR, "guard: the candidate's server was not read") if wanted else None
-    if reading.problem is not None:
+    enough = reading.requests >= plan.guard_requests
+    found = (_errors(plan, reading) or _latency(plan, reading)) if enough else None
+    if reading.problem is not None and (found is None or found[0] is not Verdict.FAIL):
         return Verdict.ERROR, f"guard: {reading.problem}"
-    if reading.requests < plan.guard_requests:
-        return None
-    return _errors(plan, reading) or _latency(plan, reading)
+    return found
 
 
 def _errors(plan: CanaryPlan, reading: GuardReading) -> tuple[Verdict, str] | None:

@@ -19,6 +19,8 @@ import structlog
 from deploy.controller import BackendError, ServingBackend, TransientBackendError
 from deploy.kubernetes_api import KubernetesApi
 from deploy.kubernetes_lease import LEASES, KubernetesLease
+from deploy.prometheus_api import PrometheusApi, PrometheusError
+from deploy.prometheus_readings import PrometheusReadings, selector, servers_seen
 from deploy.rollout_plan import Traffic
 from deploy.seldon_core2 import EXPERIMENTS, MODEL_OF, MODELS, SeldonCore2Backend
 from deploy.seldon_kubernetes import SELDON_DEPLOYMENTS, VIRTUAL_SERVICES, SeldonBackend
@@ -160,10 +162,13 @@ def open_kubernetes(
         )
     )
     backend, waits = _backend(chosen, api, _locate(chosen, shelf, digests), owner_epoch)
+    leased, readings = LeasedBackend(backend, lease), _readings(settings)
 
     def close() -> None:
         with ExitStack() as closing:
             closing.callback(api.close)
+            if readings is not None:
+                closing.callback(readings.close)
             try:
                 lease.release()
             except BackendError as error:
@@ -171,7 +176,11 @@ def open_kubernetes(
                     "the lease was not given up and runs out by itself", error=str(error)
                 )
 
-    leased = LeasedBackend(backend, lease)
+    def new_target(wanted: Traffic) -> None:
+        leased.new_target()
+        if readings is not None:
+            readings.want(wanted)
+
     return Kept(
         leased,
         failures=dict,
@@ -179,8 +188,35 @@ def open_kubernetes(
         may_act=lease.may_act,
         waits=waits,
         turn_s=TURN_S,
-        new_target=leased.new_target,
+        readings=dict if readings is None else readings,
+        new_target=new_target,
     )
+
+
+def _readings(settings: Settings) -> PrometheusReadings | None:
+    chosen = settings.serving.kubernetes
+    if chosen.prometheus is None:
+        return None
+    api = PrometheusApi(chosen.prometheus, chosen.prometheus_token_file)
+    window_s = settings.rollout.guard_window_s
+    return PrometheusReadings(api, chosen.replicas, window_s, chosen.prometheus_labels)
+
+
+def reach_prometheus(settings: Settings, timeout_s: float) -> tuple[int, str]:
+    """Ask what a turn would ask; return how many model servers it shows, and its warnings.
+
+    Raises:
+        ServingError: Prometheus does not answer, or refuses, or shows what cannot be used.
+    """
+    chosen = settings.serving.kubernetes
+    api = PrometheusApi(str(chosen.prometheus), chosen.prometheus_token_file, timeout_s)
+    try:
+        answer = api.query(selector(chosen.prometheus_labels))
+        return servers_seen(answer), answer.warnings
+    except PrometheusError as error:
+        raise ServingError(str(error)) from error
+    finally:
+        api.close()
 
 
 def holder_of(state_dir: Path) -> str:

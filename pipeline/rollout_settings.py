@@ -47,7 +47,7 @@ class RolloutSettings(Section):
     most_server_failures: int = Field(5, ge=1)
     """With serving.backend: failures of a candidate's server, none long past, that roll it back."""
     most_error_rate: float | None = Field(0.1, ge=0, lt=1)
-    """With serving.backend local: share of failed requests that rolls back; null: off."""
+    """Where model servers are read: share of failed requests that rolls back; null: off."""
     longest_latency_ms: float | None = Field(None, gt=0)
     """The same: bound on the 95th percentile of the time to answer, milliseconds; null: off."""
     guard_requests: int = Field(50, ge=1)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from deploy.controller import BackendError, ServingBackend
 from deploy.guards import GuardReading
 from deploy.local_readings import LocalReadings
+from deploy.rollout_plan import Traffic
 from deploy.seldon_local import Failures, LocalBackend, LocalServing
 from deploy.seldon_process import ModelFolder
 from deploy.serving_environment import ServingEnvironmentError, cache_folder, serving_python
@@ -34,7 +35,7 @@ class Kept:
         waits: What an unfinished split still waits for, in words; "" where it does not say.
         turn_s: Longest time between two looks, seconds; None: the keeper's own.
         readings: Errors and latency by version; empty where they are not read.
-        new_target: Told, before the look, that something else is wanted than at the last one.
+        new_target: Told, before the look, what is wanted, when that is another than at the last.
     """
 
     backend: ServingBackend
@@ -45,7 +46,7 @@ class Kept:
     waits: Callable[[], str] = lambda: ""
     turn_s: float | None = None
     readings: Callable[[], dict[str, GuardReading]] = dict
-    new_target: Callable[[], None] = lambda: None
+    new_target: Callable[[Traffic], None] = lambda wanted: None
 
 
 def open_backend(

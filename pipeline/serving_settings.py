@@ -1,12 +1,16 @@
 """Which servers answer beside the daemon, and how they are reached."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from deploy.prometheus_api import check_address
 from deploy.seldon_objects import ModelArtifact
 from pipeline.settings_section import Section, changed
+
+_LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 class KubernetesSettings(Section):
@@ -43,8 +47,16 @@ class KubernetesSettings(Section):
     lease_s: int = Field(15, ge=5)
     """Seconds after which a holder of the lease that is silent has lost it."""
 
+    prometheus: str | None = None
+    """Address of the Prometheus that scrapes the model servers, for the guards; null: not read."""
+    prometheus_token_file: Path | None = None
+    """Holds a bearer token for it, read anew for each question; null: none is sent."""
+    prometheus_labels: dict[str, str] = Field({})
+    """Further labels of the model servers' series there, such as namespace."""
+
     @model_validator(mode="after")
     def _fits(self) -> Self:
+        self._can_be_asked()
         if self.models is not None:
             ModelArtifact(f"{self.models}/model", "")
         if self.dialect == "v1":
@@ -61,6 +73,16 @@ class KubernetesSettings(Section):
         if self.lease is None and self.lease_s != 15:
             raise ValueError(f"lease_s is {self.lease_s} and lease is null: name the lease")
         return self
+
+    def _can_be_asked(self) -> None:
+        if self.prometheus is not None:
+            check_address(self.prometheus, self.prometheus_token_file)
+        own = ("prometheus_token_file", "prometheus_labels")
+        if self.prometheus is None and (idle := [key for key in own if changed(self, key)]):
+            raise ValueError(f"{', '.join(idle)} is set and prometheus is null: set prometheus")
+        for name in self.prometheus_labels:
+            if not _LABEL.fullmatch(name) or name in ("__name__", "model_version", "outcome", "le"):
+                raise ValueError(f"prometheus_labels names {name!r}: use labels that scraping adds")
 
     def _fits_v1(self) -> None:
         if self.requirements:

@@ -147,17 +147,31 @@ class Settings(BaseSettings):
         of_ours = changed(given, "most_error_rate") and given.most_error_rate is not None
         asked = {"most_error_rate": of_ours, "longest_latency_ms": given.longest_latency_ms}
         wanted = [name for name, value in asked.items() if value]
-        if wanted and not self.reads_servers:
+        off = given.most_error_rate is None and given.longest_latency_ms is None
+        if off and self.serving.kubernetes.prometheus is not None:
             raise ValueError(
-                f"rollout.{wanted[0]} guards model servers of serving.backend local, but it is "
-                f"{self.serving.backend}: set it to null"
+                "rollout.most_error_rate and longest_latency_ms are null and "
+                f"serving.kubernetes.prometheus is {self.serving.kubernetes.prometheus}: nothing "
+                "asks it; remove it, or set one of them"
             )
-        return self
+        if not wanted or self.reads_servers:
+            return self
+        if self.serving.backend == "kubernetes":
+            raise ValueError(
+                f"rollout.{wanted[0]} is {getattr(given, wanted[0])} and "
+                "serving.kubernetes.prometheus is null: name the Prometheus that scrapes the model "
+                "servers, or set it to null"
+            )
+        raise ValueError(
+            f"rollout.{wanted[0]} guards model servers beside the daemon, but serving.backend is "
+            f"{self.serving.backend}: set it to null"
+        )
 
     @property
     def reads_servers(self) -> bool:
         """Whether errors and latency of the model servers are read."""
-        return self.serving.backend == "local"
+        cluster = self.serving.kubernetes
+        return self.serving.backend == "local" or cluster.prometheus is not None
 
     @model_validator(mode="after")
     def _one_route_is_served(self) -> Self:

@@ -89,7 +89,7 @@ class TrafficKeeper:
             return self._kept.turn_s or TURN_S
         if target != self._tried:
             self._tried = target
-            self._kept.new_target()
+            self._kept.new_target(target)
         found = reconcile(target, self._kept.backend)
         problem = found.error or ("" if found.live else self._kept.waits())
         self._tell(

@@ -93,6 +93,8 @@ def _look(config: Path, timeout_s: float | None) -> list["Finding"]:
         findings += [_broker(settings, timeout_s), _store(settings, timeout_s)]
         if settings.serving.backend == "kubernetes":
             findings.append(_cluster(settings, timeout_s))
+            if settings.serving.kubernetes.prometheus is not None:
+                findings.append(_prometheus(settings, timeout_s))
     return findings
 
 
@@ -160,3 +162,24 @@ def _cluster(settings: "Settings", timeout_s: float) -> "Finding":
         return Finding("ok", "serving.kubernetes", reach_cluster(settings, timeout_s))
     except ServingError as error:
         return Finding("error", "serving.kubernetes", str(error))
+
+
+def _prometheus(settings: "Settings", timeout_s: float) -> "Finding":
+    from pipeline.config_checks import Finding
+    from pipeline.kubernetes_serving import reach_prometheus
+    from pipeline.serving_backends import ServingError
+
+    about = "serving.kubernetes.prometheus"
+    try:
+        servers, warned = reach_prometheus(settings, timeout_s)
+    except ServingError as error:
+        return Finding("error", about, str(error))
+    if warned:
+        return Finding("warning", about, f"answers, and warns: {warned}")
+    if not servers:
+        says = (
+            "answers, and shows no model server: none runs yet, or it does not scrape them (port "
+            "metrics), or prometheus_labels names what they do not have"
+        )
+        return Finding("warning", about, says)
+    return Finding("ok", about, f"answers, and shows {servers} model servers")

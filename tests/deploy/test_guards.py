@@ -18,6 +18,10 @@ PLAN = CanaryPlan(most_error_rate=0.05, longest_latency_ms=200.0, guard_requests
         (GuardReading(20, 0, 200.1), Verdict.FAIL, "latency 200.1 ms > 200 ms"),
         (GuardReading(20, 0, None), Verdict.ERROR, "latency was not measured"),
         (GuardReading(problem="no answer"), Verdict.ERROR, "guard: no answer"),
+        (GuardReading(19, 19, None, "1 of 2 servers"), Verdict.ERROR, "guard: 1 of 2 servers"),
+        (GuardReading(20, 0, 10.0, "1 of 2 servers"), Verdict.ERROR, "guard: 1 of 2 servers"),
+        (GuardReading(20, 0, None, "1 of 2 servers"), Verdict.ERROR, "guard: 1 of 2 servers"),
+        (GuardReading(20, 2, 10.0, "1 of 2 servers"), Verdict.FAIL, "2 of 20 requests failed"),
         (None, Verdict.ERROR, "was not read"),
     ],
 )

