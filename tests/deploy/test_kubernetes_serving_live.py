@@ -10,9 +10,9 @@ import pytest
 
 from tests.deploy.seldon_cluster import NAME, SeldonWorld, eventually
 from tests.deploy.test_kubernetes_serving import serving
+from tests.pipeline.live_canary import PacedStream, champion, live_canary, route, served
 from tests.pipeline.live_daemon import LiveModel
-from tests.pipeline.small_worlds import first, lane_champion, second
-from tests.pipeline.test_live_serving import Stream, champion, route, served
+from tests.pipeline.small_worlds import first, second
 from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.mlflow_server import MLflowServer
 
@@ -23,18 +23,11 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 def live(
     world: SeldonWorld, broker: KafkaBroker, mlflow_server: MLflowServer, tmp_path: Path
 ) -> Iterator[LiveModel]:
-    made = LiveModel(
-        tmp_path,
-        broker,
-        mlflow_server.uri,
-        lane_champion(),
-        trigger={"warm_up_labels": 5, "cool_down_labels": 5, "actions_per_day": 1000},
-        episode={"recipes": ["frozen", "fine_tune", "scratch"]},
-        rollout={"steps": [50], "least_labels": 40},
-        serving=serving(world, tmp_path / "access", image="server:{version}", lease=NAME),
-    )
-    yield made
-    made.close()
+    access = serving(world, tmp_path / "access", image="server:{version}", lease=NAME)
+    with live_canary(
+        tmp_path, broker, mlflow_server, rollout={"least_labels": 40}, serving=access
+    ) as made:
+        yield made
 
 
 def test_a_promotion_ends_in_the_cluster(live: LiveModel, world: SeldonWorld) -> None:
@@ -51,7 +44,7 @@ def test_a_promotion_ends_in_the_cluster(live: LiveModel, world: SeldonWorld) ->
     live.start()
     live.wait(playing(lambda: served(live) == champion(live)), "the first champion to be served")
     before = champion(live)
-    stream = Stream(live)
+    stream = PacedStream(live)
     stream.send(120, first)
     stream.until(playing(lambda: route(live).champion != 1), second, "the promotion")
     after = champion(live)

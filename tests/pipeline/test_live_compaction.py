@@ -10,8 +10,8 @@ from pipeline.fold import state_path
 from pipeline.replay_journal import repeat
 from pipeline.state_file import StateFile
 from tests.pipeline.live_daemon import LiveModel
+from tests.pipeline.live_stream import Stream
 from tests.pipeline.small_worlds import first, lane_champion, second
-from tests.pipeline.test_live_kills import Stream
 from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.mlflow_server import MLflowServer
 

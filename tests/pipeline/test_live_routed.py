@@ -5,44 +5,31 @@ Kafka, MLflow, Seldon's servers and HAProxy are real, and so is the service: the
 
 import csv
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from pipeline.core_state import RouteCore
-from tests.pipeline.live_daemon import LiveModel, wait_until
-from tests.pipeline.small_worlds import Concept, features, first, lane_champion, second
-from tests.servers.haproxy import make_sure_of_haproxy
+from pipeline.cli import app
+from tests.pipeline.live_canary import live_canary, local_servers, route, router_of
+from tests.pipeline.live_daemon import LiveModel
+from tests.pipeline.small_worlds import Concept, features, first, second
 from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.mlflow_server import MLflowServer
-from tests.servers.serving import CACHE, serving_python_for_tests
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
 
 @pytest.fixture
 def live(broker: KafkaBroker, mlflow_server: MLflowServer, tmp_path: Path) -> Iterator[LiveModel]:
-    make_sure_of_haproxy()
-    serving_python_for_tests()
-    made = LiveModel(
-        tmp_path,
-        broker,
-        mlflow_server.uri,
-        lane_champion(),
-        trigger={"warm_up_labels": 5, "cool_down_labels": 5, "actions_per_day": 1000},
-        episode={"recipes": ["frozen", "fine_tune", "scratch"]},
-        rollout={
-            **{"evidence": "unpaired", "steps": [50], "least_labels": 20, "settle_s": 0.5},
-            **{"label_permutation": "adapt", "risk_per_rollout": 0.2},
-        },
-        serving={"backend": "local", "environment": str(CACHE)},
-    )
-    yield made
-    made.close()
+    rollout: dict[str, object] = {"evidence": "unpaired", "least_labels": 20, "settle_s": 0.5}
+    rollout |= {"label_permutation": "adapt", "risk_per_rollout": 0.2}
+    with live_canary(
+        tmp_path, broker, mlflow_server, rollout=rollout, serving=local_servers()
+    ) as made:
+        yield made
 
 
 class Service:
@@ -61,13 +48,12 @@ class Service:
             out.writerow(["id", "x0", "x1", "x2", "x3", "lane"])
             for i, row in enumerate(self._rng.normal(size=(n, 4)), self._sent):
                 out.writerow([f"s{i}", *features(row).values(), concept(row)])
-        command = [
-            *(str(Path(sys.executable).with_name("metadrift")), "produce", str(path)),
-            *("-c", str(self._live.config), "--id", "id", "--label", "lane", "--json"),
-            *("--features", "x0,x1,x2,x3", "--label-delay", "10", "--ask", self._url),
+        words = [
+            *("produce", str(path), "-c", str(self._live.config), "--id", "id", "--label", "lane"),
+            *("--features", "x0,x1,x2,x3", "--label-delay", "10", "--ask", self._url, "--json"),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-        assert done.returncode == 0, done.stderr
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, done.output
         counts = json.loads(done.stdout)
         assert counts["events"] == n
         self.unanswered += counts["unanswered"]
@@ -83,19 +69,11 @@ class Service:
         raise AssertionError(self._live.kinds()[-12:])
 
 
-def route(live: LiveModel) -> RouteCore:
-    return live.core().routes["*"]
-
-
 def test_answers_of_the_router_promote_a_better_one_and_roll_back_a_worse_one(
     live: LiveModel,
 ) -> None:
     live.start()
-    address = live.settings.state_dir / "serving.json"
-    wait_until(address.exists, "the router's address")
-    where = json.loads(address.read_text())
-    live.wait(lambda: (s := live.core().serving) is not None and s.traffic is not None, "serving")
-    service = Service(live, f"http://{where['host']}:{where['port']}/api/v1.0/predictions")
+    service = Service(live, router_of(live))
     service.send(120, first)
     service.until(lambda: route(live).rollout, second)
     better = route(live).rollout

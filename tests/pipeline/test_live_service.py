@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.pipeline.live_daemon import LiveModel, wait_until
+from tests.pipeline.live_stream import Stream
 from tests.pipeline.small_worlds import Generator, features, first, lane_champion, second
-from tests.pipeline.test_live_kills import Stream
 from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.mlflow_server import MLflowServer
 

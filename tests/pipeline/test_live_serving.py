@@ -5,24 +5,27 @@ the test, whatever the daemon decides meanwhile.
 """
 
 import contextlib
-import json
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import numpy as np
 import psutil
 import pytest
 
-from pipeline.core_state import RouteCore
-from tests.pipeline.live_daemon import WAIT_S, LiveModel, wait_until
-from tests.pipeline.small_worlds import Concept, features, first, lane_champion, second
-from tests.servers.haproxy import make_sure_of_haproxy
+from tests.pipeline.live_canary import (
+    PacedStream,
+    champion,
+    live_canary,
+    local_servers,
+    route,
+    router_of,
+    served,
+)
+from tests.pipeline.live_daemon import LiveModel
+from tests.pipeline.small_worlds import first, second
 from tests.servers.kafka_broker import KafkaBroker
 from tests.servers.mlflow_server import MLflowServer
-from tests.servers.serving import CACHE, serving_python_for_tests
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -63,64 +66,20 @@ class Client:
         self._thread.join(70)
 
 
-class Stream:
-    """Sends events whose labels come at once, until something holds."""
-
-    def __init__(self, live: LiveModel) -> None:
-        self._live, self._sent, self._rng = live, 0, np.random.default_rng(11)
-
-    def until(self, condition: Callable[[], bool], concept: Concept, what: str) -> None:
-        deadline_s = time.monotonic() + WAIT_S
-        while not condition():
-            assert time.monotonic() < deadline_s, f"{what}: {self._live.kinds()[-12:]}"
-            self.send(10, concept)
-
-    def send(self, n: int, concept: Concept) -> None:
-        rows = self._rng.normal(size=(n, 4))
-        ids = [f"e{self._sent + i}" for i in range(n)]
-        self._live.send(
-            "events",
-            [{"id": i, "features": features(r)} for i, r in zip(ids, rows, strict=True)],
-        )
-        labels = [{"id": i, "label": concept(r)} for i, r in zip(ids, rows, strict=True)]
-        self._live.send("labels", labels)
-        self._sent += n
-        self._live.wait(self._live.consumed(self._sent), "the events to be taken")
-
-
 @pytest.fixture
 def live(broker: KafkaBroker, mlflow_server: MLflowServer, tmp_path: Path) -> Iterator[LiveModel]:
-    make_sure_of_haproxy()
-    serving_python_for_tests()
-    made = LiveModel(
-        tmp_path,
-        broker,
-        mlflow_server.uri,
-        lane_champion(),
-        trigger={"warm_up_labels": 5, "cool_down_labels": 5, "actions_per_day": 1000},
-        episode={"recipes": ["frozen", "fine_tune", "scratch"]},
-        rollout={
-            **{"most_server_failures": 2, "steps": [50], "least_labels": 40},
-            "label_permutation": "adapt",
-        },
-        serving={"backend": "local", "environment": str(CACHE)},
-    )
-    yield made
-    made.close()
-
-
-def route(live: LiveModel) -> RouteCore:
-    return live.core().routes["*"]
+    rollout: dict[str, object] = {"most_server_failures": 2, "least_labels": 40}
+    rollout["label_permutation"] = "adapt"
+    with live_canary(
+        tmp_path, broker, mlflow_server, rollout=rollout, serving=local_servers()
+    ) as made:
+        yield made
 
 
 def test_promoted_rolled_back_and_crashed_without_a_lost_request(live: LiveModel) -> None:
     live.start()
-    address = live.settings.state_dir / "serving.json"
-    wait_until(address.exists, "the router's address")
-    where = json.loads(address.read_text())
-    live.wait(lambda: served(live) == champion(live), "the first champion to be served")
-    client = Client(f"http://{where['host']}:{where['port']}/api/v1.0/predictions")
-    stream = Stream(live)
+    client = Client(router_of(live))
+    stream = PacedStream(live)
     try:
         # A better candidate is promoted, and what the router serves is the new version alone.
         stream.send(120, first)
@@ -171,22 +130,9 @@ def kill_server(live: LiveModel, version: str) -> None:
                 process.kill()
 
 
-def served(live: LiveModel) -> str | None:
-    """Return who answers everything, as the daemon has seen it."""
-    seen = live.core().serving
-    if seen is None or seen.traffic is None or seen.traffic.candidate_weight:
-        return None
-    return seen.traffic.stable
-
-
 def in_rollout(live: LiveModel) -> int | None:
     rollout = route(live).rollout
     return None if rollout is None else rollout.id
-
-
-def champion(live: LiveModel) -> str:
-    core = live.core()
-    return core.versions[core.routes["*"].champion].name
 
 
 def asked(client: Client, version: str) -> bool:
