@@ -19,6 +19,8 @@ _AWAIT_S = 2.0
 _DRAIN_S = 5.0
 AGAIN_S = 5.0
 """After a start that failed, the next one comes no sooner, seconds."""
+SILENT_S = 30.0
+"""One whose socket says nothing for so long has hung: it is killed, seconds."""
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/local/sbin:/opt/homebrew/sbin"
 
 
@@ -93,6 +95,7 @@ class HaproxyRouter:
         self._answered = False
         self._started_s = 0.0
         self._failed: tuple[float, str] | None = None
+        self._silent_since_s: float | None = None
 
     @property
     def url(self) -> str:
@@ -123,6 +126,7 @@ class HaproxyRouter:
             self.stop()
             self._process = self._begin()
             self._answered, self._started_s = False, time.monotonic()
+            self._silent_since_s = None
         deadline_s = time.monotonic() + _AWAIT_S
         while not self._answered:
             try:
@@ -160,11 +164,16 @@ class HaproxyRouter:
         """Return where requests go now; None where nothing takes them.
 
         Raises:
-            HaproxyError: It cannot be asked.
+            HaproxyError: It cannot be asked; after half a minute of that it is killed, so that
+                ``start`` begins anew.
         """
         if not self.alive:
             return None
-        servers = self._socket.servers()
+        try:
+            servers = self._socket.servers()
+        except HaproxyError as error:
+            raise self._silent(error) from error
+        self._silent_since_s = None
         stable, candidate = (servers[f"predictions/{arm}"] for arm in ARMS)
         if not stable.in_use or stable.weight + candidate.weight != 100:
             return None
@@ -172,6 +181,17 @@ class HaproxyRouter:
         if not candidate.in_use:
             return Routes(port, None, 0)
         return Routes(port, servers["candidate/model"].port, candidate.weight)
+
+    def _silent(self, error: HaproxyError) -> HaproxyError:
+        """Return what to raise where it does not answer; kill it if that lasts."""
+        now_s = time.monotonic()
+        if self._silent_since_s is None:
+            self._silent_since_s = now_s
+        if not self._answered or now_s - self._silent_since_s < SILENT_S:
+            return error
+        if self._process is not None:
+            self._process.kill()
+        return HaproxyError(f"HAProxy said nothing for {SILENT_S:g} s and was killed: {error}")
 
     def tries(self) -> dict[str, ServerTries]:
         """Return what each arm was given since HAProxy started, by ``ARMS``.

@@ -17,9 +17,9 @@ def apply_verb(rollout: Rollout, verb: Verb, who: str, now_s: float, reason: str
     """Return the rollout after a person's command.
 
     ``promote`` skips the current step (in probation: the rest of it); ``promote_full`` promotes
-    without PASS; ``resume`` also says of suspect labels that they are right; ``reject`` answers a
-    review, or says of suspect labels that they are wrong; ``abort`` wins from every phase;
-    ``undo`` takes a promotion back, also one that is long over.
+    without PASS, once; ``resume`` also says of suspect labels that they are right; ``reject``
+    answers a review, or says of suspect labels that they are wrong; ``abort`` wins from every
+    phase; ``undo`` takes a promotion back, also one that is long over.
 
     Args:
         rollout: As it stands.
@@ -121,8 +121,8 @@ def _promote_full(rollout: Rollout, now_s: float, words: str) -> Rollout:
     match rollout.phase:
         case Phase.VALIDATING | Phase.AWAITING_APPROVAL | Phase.CANARY:
             return moved(rollout, now_s, Phase.PROMOTING, words)
-        case Phase.PROBATION:
-            return moved(rollout, now_s, Phase.PROMOTED, words)
+        case Phase.PROBATION:  # said twice, it must not take the probation away
+            raise refused(rollout, "promote_full", "it is promoted; promote ends its probation")
         case _:
             raise refused(rollout, "promote_full", "it is being promoted already")
 

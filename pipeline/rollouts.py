@@ -209,6 +209,13 @@ def command(turn: Turn, name: str, verb: Verb, who: str, reason: str) -> None:
     target = route.rollout or route.probation
     if target is None:
         raise VerbError(f"{verb}: no rollout is in progress on route {name}")
+    ended = route.ended
+    if verb == "abort" and ended is not None and ended.id > target.id:
+        # It may have been meant, and was quicker.
+        raise VerbError(
+            f"abort: rollout {ended.id} has ended ({ended.phase.value}); the promotion of rollout "
+            f"{target.id} before it, in probation, is taken back by undo"
+        )
     said = apply_verb(target, verb, who, turn.now_s, reason)
     if route.rollout is not None:
         _moved(turn, name, target, said)

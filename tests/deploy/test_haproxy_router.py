@@ -2,8 +2,11 @@
 
 import itertools
 import json
+import os
+import signal
 import tempfile
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +19,7 @@ import httpx
 import psutil
 import pytest
 
+from deploy import haproxy_router, haproxy_socket
 from deploy.haproxy_config import ARM_HEADER
 from deploy.haproxy_router import HaproxyRouter, RouterError, Routes, Target
 from deploy.haproxy_socket import HaproxyError, HaproxySocket
@@ -295,6 +299,47 @@ def test_a_restart_keeps_the_port_and_forgets_the_routes(
     assert (router.url, router.routes()) == (url, None)
     router.route(servers[0].target, None, 0)
     assert share(router, 3) == {("1-a", "stable"): 3}
+
+
+def test_one_that_has_hung_is_killed_and_begins_anew(
+    router: HaproxyRouter, servers: list[EchoServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    router.route(servers[0].target, None, 0)
+    monkeypatch.setattr(haproxy_socket, "CALL_S", 0.2)
+    first = router.pid
+    assert first is not None
+    os.killpg(first, signal.SIGSTOP)
+    for _ in range(2):  # a slow answer or two are no reason
+        with pytest.raises(HaproxyError, match="timed out"):
+            router.routes()
+    assert router.pid == first
+    monkeypatch.setattr(haproxy_router, "SILENT_S", 0.0)
+    with pytest.raises(HaproxyError, match="said nothing for 0 s and was killed"):
+        router.routes()
+    monkeypatch.undo()
+    assert not router.alive and router.routes() is None
+    router.start()
+    router.route(servers[0].target, None, 0)
+    assert router.pid != first
+    assert share(router, 3) == {("1-a", "stable"): 3}
+
+
+def test_a_slow_answer_ends_the_silence(
+    router: HaproxyRouter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(haproxy_socket, "CALL_S", 0.2)
+    monkeypatch.setattr(haproxy_router, "SILENT_S", 0.5)
+    assert router.pid is not None
+    for _ in range(2):
+        os.killpg(router.pid, signal.SIGSTOP)
+        with pytest.raises(HaproxyError, match="timed out"):
+            router.routes()
+        os.killpg(router.pid, signal.SIGCONT)
+        monkeypatch.setattr(haproxy_socket, "CALL_S", 10.0)
+        assert router.routes() is None  # nothing is routed, and it answers
+        monkeypatch.setattr(haproxy_socket, "CALL_S", 0.2)
+        time.sleep(0.5)
+    assert router.alive
 
 
 def test_a_port_that_is_taken_is_named(

@@ -44,7 +44,7 @@ LEADS_TO = {
     "approve": {A: C},
     "reject": {V: OUT, A: OUT},
     "promote": {C: C, B: DONE},
-    "promote_full": {V: G, A: G, C: G, B: DONE},
+    "promote_full": {V: G, A: G, C: G},
     "pause": {phase: phase for phase in LIVE},
     "resume": {},
     "abort": dict.fromkeys(LIVE, BACK),

@@ -71,7 +71,6 @@ def test_nothing_can_be_said_to_an_ended_rollout(verb):
         (Phase.CANARY, "promote", Phase.CANARY),
         (Phase.CANARY, "promote_full", Phase.PROMOTING),
         (Phase.PROBATION, "promote", Phase.PROMOTED),
-        (Phase.PROBATION, "promote_full", Phase.PROMOTED),
     ],
 )
 def test_verbs_that_move(phase, verb, after):
@@ -92,6 +91,7 @@ def test_verbs_that_move(phase, verb, after):
         (Phase.CANARY, "resume", "not paused"),
         (Phase.PROMOTING, "promote", "no step to skip"),
         (Phase.PROMOTING, "promote_full", "being promoted already"),
+        (Phase.PROBATION, "promote_full", "promote ends its probation"),
         (Phase.PROBATION, "reject", "abort takes it back"),
     ],
 )

@@ -105,3 +105,21 @@ def test_undo_ends_the_rollout_whose_stable_version_it_takes_away(tmp_path: Path
         loop.command("undo")
         assert loop.route.champion == 1 and loop.route.rollout is None
         assert "its stable version was undone" in loop.decided("rollout-rolled-back")[-1].reason
+
+
+def test_an_abort_that_comes_too_late_does_not_take_an_earlier_promotion_back(
+    tmp_path: Path,
+) -> None:
+    with opened(tmp_path, rollout={"probation_labels": 10_000, "probation_s": 1e9}) as loop:
+        promoted(loop)
+        loop.stream(100, second)
+        loop.until(lambda: loop.route.rollout, lambda x: "up" if x[3] > 0 else "down")
+        for _ in range(2):
+            loop.command("abort", reason="it does harm")
+        assert loop.route.rollout is None and loop.route.probation is not None
+        assert loop.route.champion == 2
+        (refused,) = loop.decided("command-refused")
+        assert "rollout 2 has ended (rolled_back)" in refused.reason
+        assert "rollout 1 before it, in probation, is taken back by undo" in refused.reason
+        loop.command("undo")
+        assert loop.route.champion == 1 and loop.route.probation is None
