@@ -7,10 +7,10 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks import daemon_cost, reaction_time, stage, step_profile
+from benchmarks import daemon_cost, reaction_time, step_profile
+from benchmarks.machine import SERVICE, machine
+from benchmarks.results import keep, words
 from tests.servers.kafka_broker import KafkaBroker
-
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
 
 def main() -> None:
@@ -34,9 +34,8 @@ def main() -> None:
             broker.stop()
         print("\nWhere a step's time goes")
         profile = step_profile.measure(folder)
-    found = {"machine": stage.machine(), "t12": cost, "t11": reaction, "profile": profile}
-    stage.write_results(RESULTS / "speed.json", found)
-    (RESULTS / "speed.md").write_text(page(found), encoding="utf-8")
+    found = {"machine": machine(*SERVICE), "t12": cost, "t11": reaction, "profile": profile}
+    keep("speed", page(found), found)
 
 
 def page(found: dict) -> str:  # type: ignore[type-arg]
@@ -45,9 +44,7 @@ def page(found: dict) -> str:  # type: ignore[type-arg]
     lines = [
         "# Speed",
         "",
-        "Command: `make bench`. "
-        + ", ".join(f"{k} {v}" for k, v in found["machine"].items())
-        + ".",
+        "Command: `make bench`. " + words(found["machine"]) + ".",
         "",
         "## T12: CPU per event against a bare kafka-python loop",
         "",

@@ -6,7 +6,6 @@ order step on the same episodes stands beside them. They take turns in one proce
 Writes docs/results/anil_step.md and anil_step.json.
 """
 
-import argparse
 import json
 import os
 from collections.abc import Callable
@@ -19,8 +18,9 @@ from adapters.anil import ANIL
 from adapters.inner_loop import TaskLoss, weights_of
 from adapters.maml import MAML
 from adapters.meta_learner import MetaLearner
-from benchmarks.few_shot import RESULTS, machine
+from benchmarks.machine import machine
 from benchmarks.meta_step import episodes, module_of, timed
+from benchmarks.results import keep, measured, options
 
 GRID = (
     *(("8-64-64-2", tasks) for tasks in (4, 16, 64)),
@@ -76,10 +76,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# ANIL's meta-step",
         "",
-        f"`{found['command']}`, "
-        + ", ".join(f"{k} {v}" for k, v in found["machine"].items())
-        + f"; load average at start and end {found['load'][0]:.1f} and {found['load'][1]:.1f}; "
-        "seeds fixed.",
+        f"{measured(found)}; seeds fixed.",
         "",
         f"Milliseconds of process CPU time of the meta-gradient on one thread (median; all take "
         f"turns): {INNER_STEPS} inner steps, {SUPPORT} support + {QUERY} query. *Body once*: what "
@@ -101,25 +98,22 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure the grid, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.anil_step", description=__doc__)
-    options.add_argument("--rounds", type=int, default=15, help="per size")
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.anil_step", __doc__)
+    arguments.add_argument("--rounds", type=int, default=15, help="per size")
+    chosen = arguments.parse_args()
     torch.set_num_threads(1)
     before = os.getloadavg()[0]
     rows = [measure(size, tasks, chosen.rounds) for size, tasks in GRID]
     found = {
         "command": f"python -m benchmarks.anil_step --rounds {chosen.rounds}",
-        "machine": machine(),
+        "machine": machine("torch", "scikit-learn", "numpy"),
         "load": [before, os.getloadavg()[0]],
         "rows": rows,
     }
     written = page(found)
     print(written)
     if not chosen.print_only:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "anil_step.md").write_text(written, encoding="utf-8")
-        (RESULTS / "anil_step.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        keep("anil_step", written, found, indent=1)
 
 
 if __name__ == "__main__":

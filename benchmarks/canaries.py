@@ -4,22 +4,20 @@ Wrong verdicts, labels to a decision against a fixed-horizon test of the same nu
 and the ways to bet on single answers. Writes docs/results/canaries.json and canaries.md.
 """
 
-import argparse
 import math
 import multiprocessing
 import time
 from dataclasses import replace
-from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
 
 from benchmarks.canary_methods import METHODS, compare
 from benchmarks.canary_simulation import FAIL, PASS, World, always, simulate
-from benchmarks.stage import machine, write_results
+from benchmarks.machine import SERVICE, machine
+from benchmarks.results import keep, options, words
 from deploy.rollout import CanaryPlan
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 ALPHA, POWER, SEED = 0.05, 0.8, 15
 PAIRED = CanaryPlan(weights=(5, 25, 50), longest_wait_labels=1000)
 SINGLE = CanaryPlan(weights=(25, 50), evidence="unpaired", longest_wait_labels=2000)
@@ -192,7 +190,7 @@ many labels.
 
 def page(found: dict) -> str:  # type: ignore[type-arg]
     """Return the results as Markdown."""
-    versions = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
+    versions = words(found["machine"])
     text = (
         f"# Canaries\n\nCommand: `make bench-canaries`, {found['canaries']} canaries a world (a "
         f"fifth of that for the labels to a verdict), seed {SEED}.\n{versions}.\n"
@@ -226,12 +224,11 @@ def _cell(median: float | None, wrong: float) -> str:
 
 def main() -> None:
     """Run, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.canaries", description=__doc__)
-    options.add_argument("--canaries", type=int, default=10_000, help="per world")
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.canaries", __doc__)
+    arguments.add_argument("--canaries", type=int, default=10_000, help="per world")
+    chosen = arguments.parse_args()
     found = {
-        "machine": machine(),
+        "machine": machine(*SERVICE),
         "canaries": chosen.canaries,
         "seed": SEED,
         "wrong_verdicts": wrong_verdicts(chosen.canaries),
@@ -241,8 +238,7 @@ def main() -> None:
     written = page(found)
     print(written)
     if not chosen.print_only:
-        write_results(RESULTS / "canaries.json", found)
-        (RESULTS / "canaries.md").write_text(written, encoding="utf-8")
+        keep("canaries", written, found)
 
 
 if __name__ == "__main__":

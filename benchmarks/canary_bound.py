@@ -6,18 +6,16 @@ m)`` (or less), so the bettor who is told the true error rates and stakes what m
 fastest is the best there is: nobody can know them, and the bet that loses least to it wins.
 """
 
-import argparse
 import math
-from pathlib import Path
 
 import numpy as np
 
 from benchmarks.canaries import ALPHA, DECISIONS, HARM, fixed_horizon
 from benchmarks.canary_simulation import PASS, Floats
-from benchmarks.stage import machine, write_results
+from benchmarks.machine import SERVICE, machine
+from benchmarks.results import keep, options, words
 from deploy.sequential import BETS
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 SEED = 27
 TIMES = 6
 """Labels that are simulated, in multiples of the fixed-horizon test's."""
@@ -125,7 +123,7 @@ kind. What could be won over the six stakes in use is the distance to the best b
 
 def page(found: dict) -> str:  # type: ignore[type-arg]
     """Return the results as Markdown."""
-    facts = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
+    facts = words(found["machine"])
     text = "# How few labels a test by betting can do with\n\n"
     text += f"Command: `python -m benchmarks.canary_bound`, {found['canaries']} canaries a row, "
     text += f"seed {SEED}.\n{facts}.\n" + HEAD
@@ -141,17 +139,15 @@ def page(found: dict) -> str:  # type: ignore[type-arg]
 
 def main() -> None:
     """Run, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.canary_bound", description=__doc__)
-    options.add_argument("--canaries", type=int, default=4000, help="per row")
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.canary_bound", __doc__)
+    arguments.add_argument("--canaries", type=int, default=4000, help="per row")
+    chosen = arguments.parse_args()
     rows = bound(chosen.canaries)
-    found = {"machine": machine(), "canaries": chosen.canaries, "seed": SEED, "bound": rows}
+    found = {"machine": machine(*SERVICE), "canaries": chosen.canaries, "seed": SEED, "bound": rows}
     written = page(found)
     print(written)
     if not chosen.print_only:
-        write_results(RESULTS / "canary_bound.json", found)
-        (RESULTS / "canary_bound.md").write_text(written, encoding="utf-8")
+        keep("canary_bound", written, found)
 
 
 if __name__ == "__main__":

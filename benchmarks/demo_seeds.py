@@ -6,8 +6,6 @@ settings, never cut short), and one run of the engine on a simulated clock
 that failed, and why.
 """
 
-import argparse
-import json
 import multiprocessing
 import time
 from collections.abc import Sequence
@@ -21,7 +19,8 @@ from adapters.meta_init import MetaInit, load_meta_init, save_meta_init
 from adapters.meta_settings import MetaTrainSettings
 from adapters.meta_training import meta_train
 from benchmarks.demo_simulation import simulate
-from benchmarks.stage import machine
+from benchmarks.machine import SERVICE, machine
+from benchmarks.results import keep, options, words
 from pipeline.demo.chapters import chapters, starts
 from pipeline.demo.evidence import last_quarter, milestones, new_lane, recipes, spans, tell
 from pipeline.demo.images import split_images
@@ -32,7 +31,6 @@ from pipeline.demo.script import Script
 from pipeline.demo.story import Opened
 from pipeline.messages import Event
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 UNCUT_S = 900.0
 """No budget that a busy machine could exceed, so that a seed gives the same bits everywhere."""
 MEAN_OF_FITTED = 0.95
@@ -167,7 +165,7 @@ def page(results: Sequence[SeedResult]) -> str:
         "`metadrift demo` on a simulated clock (answers of the worker a second late), each seed "
         "with its own images, plans, noise, labels and meta-training (never cut short; on two idle "
         "cores it takes half a minute).",
-        ", ".join(f"{name} {value}" for name, value in machine().items()) + ".",
+        words(machine(*SERVICE)) + ".",
         "",
         f"- {whole} of {n} seeds hold every claim; "
         f"{sum(len(r.failed) for r in results)} of {sum(len(r.claims) for r in results)} claims "
@@ -231,12 +229,11 @@ def new_lane_table(results: Sequence[SeedResult]) -> list[str]:
 
 def main() -> None:
     """Run every seed, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.demo_seeds", description=__doc__)
-    options.add_argument("--seeds", type=int, default=10, help="0 .. SEEDS - 1")
-    options.add_argument("--first", type=int, default=0, help="the first seed")
-    options.add_argument("--keep", type=Path, default=Path(".cache/demo-seeds"))
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.demo_seeds", __doc__)
+    arguments.add_argument("--seeds", type=int, default=10, help="0 .. SEEDS - 1")
+    arguments.add_argument("--first", type=int, default=0, help="the first seed")
+    arguments.add_argument("--keep", type=Path, default=Path(".cache/demo-seeds"))
+    chosen = arguments.parse_args()
     jobs = []
     for seed in range(chosen.first, chosen.first + chosen.seeds):
         _, seconds = start_of(seed, chosen.keep)
@@ -246,12 +243,8 @@ def main() -> None:
         results = list(pool.imap(run, jobs))
     written = page(results)
     print(written)
-    if chosen.print_only:
-        return
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    (RESULTS / "demo_seeds.md").write_text(written, encoding="utf-8")
-    document = json.dumps([asdict(r) for r in results], indent=2)
-    (RESULTS / "demo_seeds.json").write_text(document + "\n", encoding="utf-8")
+    if not chosen.print_only:
+        keep("demo_seeds", written, [asdict(r) for r in results])
 
 
 if __name__ == "__main__":

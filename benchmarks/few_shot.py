@@ -4,13 +4,9 @@ Contestants are the product's own: ``adapters.evaluation_trials.Bench`` runs the
 baselines as ``metadrift meta-evaluate`` does, on the same episodes.
 """
 
-import argparse
-import json
 import os
-import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +20,10 @@ from adapters.evaluation_trials import Bench, Trials, Tuning
 from adapters.evaluation_verdict import bootstrap_interval
 from adapters.meta_settings import MetaTrainData
 from adapters.task_frames import data_of_frame, schema_of_frame, tasks_by_columns
+from benchmarks.machine import machine
+from benchmarks.results import keep, measured, options
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "results"
 OWN = ("maml", "reptile")
 FIRST = "maml"
 """The start that the differences are of: named before anything was run."""
@@ -60,21 +57,6 @@ def tried(
     return owners, {
         name: np.nan_to_num(np.array(trial.errors), nan=1.0).round(5).tolist()
         for name, trial in trials.items()
-    }
-
-
-def machine() -> dict[str, str]:
-    """Return what the numbers were measured on."""
-    cpu, info = platform.processor() or platform.machine(), Path("/proc/cpuinfo")
-    if info.is_file():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        cpu = next((x.partition(":")[2].strip() for x in lines if x.startswith("model name")), cpu)
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cores": str(os.cpu_count()),
-        "CPU": cpu,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("torch", "scikit-learn", "numpy")},
     }
 
 
@@ -128,10 +110,9 @@ def command(
         page: All results as Markdown.
         facts: Settings that belong into the results.
     """
-    options = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}")
-    options.add_argument("--seeds", type=int, default=10, help="0 .. SEEDS - 1")
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options(f"benchmarks.{name}")
+    arguments.add_argument("--seeds", type=int, default=10, help="0 .. SEEDS - 1")
+    chosen = arguments.parse_args()
     torch.set_num_threads(1)
     before, results = os.getloadavg()[0], []
     for seed in range(chosen.seeds):
@@ -140,7 +121,7 @@ def command(
         results[-1]["cpu_s"] = round(time.process_time() - began, 1)
         found = {
             "command": f"python -m benchmarks.{name} --seeds {seed + 1}",
-            "machine": machine(),
+            "machine": machine("torch", "scikit-learn", "numpy"),
             "load": [before, os.getloadavg()[0]],
             **facts,
             "results": results,
@@ -148,10 +129,7 @@ def command(
         written = page(found)
         print(written, flush=True)
         if not chosen.print_only:  # after every seed: a run that is stopped leaves what it has
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            (RESULTS / f"{name}.md").write_text(written, encoding="utf-8")
-            document = json.dumps(found, indent=1)
-            (RESULTS / f"{name}.json").write_text(document + "\n", encoding="utf-8")
+            keep(name, written, found, indent=1)
 
 
 def heading(found: Mapping[str, Any], title: str) -> list[str]:
@@ -160,9 +138,7 @@ def heading(found: Mapping[str, Any], title: str) -> list[str]:
     return [
         f"# {title}",
         "",
-        f"`{found['command']}`, "
-        + ", ".join(f"{k} {v}" for k, v in found["machine"].items())
-        + f"; load average at start and end {found['load'][0]:.1f} and {found['load'][1]:.1f}; "
+        f"{measured(found)}; "
         f"{sum(spent) / 60:.0f} minutes of CPU time on one thread, seeds 0 to {len(spent) - 1}.",
         "",
     ]

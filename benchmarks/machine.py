@@ -6,6 +6,9 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+SERVICE = ("metadrift", "kafka-python", "torch", "river", "numpy", "msgspec")
+"""What a daemon's numbers depend on."""
+
 
 def machine(*libraries: str) -> dict[str, str]:
     """Return date, cores, processor, Python and the versions of ``libraries``."""

@@ -10,17 +10,14 @@ and the MLPs' meta-gradients are compared with the loop's before anything is tim
 Writes docs/results/meta_step.md and meta_step.json.
 """
 
-import argparse
 import copy
 import importlib.util
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,8 +35,9 @@ from adapters.modules import MLP
 from adapters.networks import Conv4
 from adapters.reptile import Reptile
 from adapters.tasks import Batch, EpisodeBatch
+from benchmarks.machine import machine
+from benchmarks.results import keep, measured, options
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 TORCHOPT = importlib.util.find_spec("torchopt") is not None
 Step = Callable[[], None]
 
@@ -252,9 +250,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# T14: one meta-step against loops over tasks",
         "",
-        f"`{found['command']}`, "
-        + ", ".join(f"{k} {v}" for k, v in found["machine"].items())
-        + f"; load average at start and end {found['load'][0]:.1f} and {found['load'][1]:.1f}.",
+        f"{measured(found)}.",
         "",
         "Milliseconds of process CPU time of a whole meta-step on one thread (median; all "
         "contestants take turns); the ratio is the best rival by ours, below 1 we lose. MAML: "
@@ -293,11 +289,10 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Measure the grid, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.meta_step", description=__doc__)
-    options.add_argument("--rounds", type=int, default=15, help="per size and algorithm")
-    options.add_argument("--longest-s", type=float, default=15.0, help="per size and algorithm")
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.meta_step", __doc__)
+    arguments.add_argument("--rounds", type=int, default=15, help="per size and algorithm")
+    arguments.add_argument("--longest-s", type=float, default=15.0, help="per size and algorithm")
+    chosen = arguments.parse_args()
     torch.set_num_threads(1)
     before = os.getloadavg()[0]
     grid = [
@@ -312,12 +307,7 @@ def main() -> None:
     found = {
         "command": f"python -m benchmarks.meta_step --rounds {chosen.rounds}"
         f" --longest-s {chosen.longest_s:g}",
-        "machine": {
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "cores": str(os.cpu_count()),
-            "python": platform.python_version(),
-            "torch": version("torch"),
-        },
+        "machine": machine("torch"),
         "load": [before, os.getloadavg()[0]],
         "torchopt": version("torchopt") if TORCHOPT else None,
         "rows": rows,
@@ -325,10 +315,7 @@ def main() -> None:
     written = page(found)
     print(written)
     if not chosen.print_only:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "meta_step.md").write_text(written, encoding="utf-8")
-        document = json.dumps(found, indent=2)
-        (RESULTS / "meta_step.json").write_text(document + "\n", encoding="utf-8")
+        keep("meta_step", written, found)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ Writes docs/results/omniglot.md and omniglot.json. Needs METADRIFT_DATA. One see
 same network serves 5-way and 20-way but for MAML, whose head has 5 outputs.
 """
 
-import argparse
 import io
 import json
 import lzma
@@ -43,9 +42,9 @@ from adapters.prototypes import class_prototypes, prototype_head
 from adapters.task_splits import refuse_common
 from adapters.tasks import Batch, NWayTasks, TaskData, TaskSet
 from benchmarks.machine import machine
+from benchmarks.results import keep, measured, options
 
 ROOT = Path(__file__).parent.parent
-RESULTS = ROOT / "docs" / "results"
 SIDE, DRAWERS = 28, 20
 JUDGING, VALIDATING = 8, 3
 FIRST = "prototypes, trained episodically"
@@ -301,13 +300,11 @@ def rows_of(accuracies: Mapping[str, list[float]]) -> list[str]:
 def page(found: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
     result, facts = found["result"], found["result"]["training"]
-    told = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
     best = max((s, -n) for n, s in facts["prototypes"]["validated"])
     lines = [
         "# T1 and T2: new characters from one drawing each",
         "",
-        f"`{found['command']}`, {told}; load average at start and end {found['load'][0]:.1f} and"
-        f" {found['load'][1]:.1f}. One training seed (0), one thread, no GPU.",
+        f"{measured(found)}. One training seed (0), one thread, no GPU.",
         "",
         f"{result['classes'][0]} characters to train on ({result['classes'][1]} with their turned"
         f" copies), {result['classes'][2]} to validate on, {result['classes'][3]} of the last"
@@ -343,13 +340,12 @@ def page(found: Mapping[str, Any]) -> str:
 
 def main() -> None:
     """Run, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.omniglot")
-    options.add_argument("--ways", type=int, nargs="+", choices=sorted(TARGETS), default=[5, 20])
-    options.add_argument(
+    arguments = options("benchmarks.omniglot")
+    arguments.add_argument("--ways", type=int, nargs="+", choices=sorted(TARGETS), default=[5, 20])
+    arguments.add_argument(
         "--budget-minutes", type=float, default=60.0, help="CPU time of all training together"
     )
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    chosen = arguments.parse_args()
     torch.set_num_threads(1)
     before = os.getloadavg()[0]
     result = run(tuple(chosen.ways), chosen.budget_minutes)
@@ -363,9 +359,7 @@ def main() -> None:
     written = page(found)
     print(written)
     if not chosen.print_only:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "omniglot.md").write_text(written, encoding="utf-8")
-        (RESULTS / "omniglot.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        keep("omniglot", written, found)
 
 
 if __name__ == "__main__":

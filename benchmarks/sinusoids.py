@@ -9,14 +9,12 @@ sinusoids that judge nothing else.
 Writes docs/results/sinusoids.md and sinusoids.json.
 """
 
-import argparse
 import json
 import math
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,8 +34,8 @@ from adapters.recipes import MLP_PATH
 from adapters.reptile import Reptile
 from adapters.tasks import Batch, EpisodeBatch
 from benchmarks.machine import machine
+from benchmarks.results import keep, measured, options
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 POINTS, JUDGED, AT = 10, 600, (1, 10)
 NETWORK = Architecture(MLP_PATH, {"inputs": 1, "hidden": [40, 40], "outputs": 1})
 USUAL = Plan(steps=20_000, tasks=25, support=POINTS, query=POINTS, rate=1e-3)
@@ -131,9 +129,7 @@ def page(found: dict[str, Any]) -> str:
     lines = [
         "# T3: sinusoids from 10 points",
         "",
-        f"`{found['command']}`, "
-        + ", ".join(f"{k} {v}" for k, v in found["machine"].items())
-        + f"; load average at start and end {found['load'][0]:.1f} and {found['load'][1]:.1f}.",
+        f"{measured(found)}.",
         "",
         f"Budget: {found['budget_s']:g} s of CPU time per contestant and seed, one thread, at most "
         "20,000 meta-steps, annealed within what fits. Mean squared error over "
@@ -155,13 +151,12 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run every seed, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.sinusoids")
-    options.add_argument("--seeds", type=int, default=1, help="0 .. SEEDS - 1")
-    options.add_argument(
+    arguments = options("benchmarks.sinusoids")
+    arguments.add_argument("--seeds", type=int, default=1, help="0 .. SEEDS - 1")
+    arguments.add_argument(
         "--budget-s", type=float, default=600.0, help="CPU time per contestant and seed"
     )
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    chosen = arguments.parse_args()
     torch.set_num_threads(1)
     before, results = os.getloadavg()[0], []
     for seed in range(chosen.seeds):
@@ -177,10 +172,7 @@ def main() -> None:
     written = page(found)
     print(written)
     if not chosen.print_only:
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / "sinusoids.md").write_text(written, encoding="utf-8")
-        document = json.dumps(found, indent=2)
-        (RESULTS / "sinusoids.json").write_text(document + "\n", encoding="utf-8")
+        keep("sinusoids", written, found)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,8 @@
 """What the benchmarks share: a made-up model, its state folder, topics full of events."""
 
-import json
-import os
-import platform
 import random
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -27,18 +22,6 @@ from tests.servers.kafka_broker import KafkaBroker
 
 FEATURES = 8
 TOPICS = ("events", "labels", "control", "predictions", "decisions", "dead-letters")
-
-
-def machine() -> dict[str, str]:
-    """Return what the numbers were measured on."""
-    libraries = ("metadrift", "kafka-python", "torch", "river", "numpy", "msgspec")
-    return {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "cores": str(os.cpu_count()),
-        "processor": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
-        **{name: version(name) for name in libraries},
-    }
 
 
 def labelled_rows(n: int, seed: int) -> tuple[np.ndarray, list[str]]:
@@ -114,9 +97,3 @@ def fill(broker: KafkaBroker, prefix: str, events: int, label_share: float, seed
                 producer.flush(timeout=60)
         producer.flush(timeout=60)
     return count
-
-
-def write_results(path: Path, results: dict[str, object]) -> None:
-    """Keep the numbers beside their page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")

@@ -12,8 +12,6 @@ What is true is taken from the state: the plan that each version was made for, t
 and the kinds of images under which they reigned. Writes docs/results/task_memory.md and .json.
 """
 
-import argparse
-import json
 import os
 import tempfile
 import time
@@ -31,7 +29,8 @@ from adapters.bake_off_codec import decode_request, encode_results
 from adapters.meta_init import MetaInit
 from adapters.model_file import Model
 from benchmarks.demo_seeds import start_of
-from benchmarks.stage import machine
+from benchmarks.machine import SERVICE, machine
+from benchmarks.results import keep, options
 from pipeline.adaptation_worker import Answer
 from pipeline.demo.config import demo_config
 from pipeline.demo.images import DAYLIGHT, DIM, Half, Light, scanned, split_images
@@ -43,7 +42,6 @@ from pipeline.records import Chunk, ModelsFound, Outcome, Poll
 from pipeline.settings import parse_settings
 from pipeline.state_file import StateFile
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 KINDS = ("noise", "recurring", "drifted", "new", "undecided")
 NEGATIVE = Light(gain=-1.0, glare=1.0)
 IMAGES_SEED = 0
@@ -379,11 +377,10 @@ def interval(wrong: int, of: int) -> tuple[float, float]:
 
 def main() -> None:
     """Run every seed, print, and keep the numbers."""
-    options = argparse.ArgumentParser(prog="python -m benchmarks.task_memory")
-    options.add_argument("--seeds", type=int, default=12, help="0 .. SEEDS - 1")
-    options.add_argument("--keep", type=Path, default=Path(".cache/demo-seeds"))
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.task_memory")
+    arguments.add_argument("--seeds", type=int, default=12, help="0 .. SEEDS - 1")
+    arguments.add_argument("--keep", type=Path, default=Path(".cache/demo-seeds"))
+    chosen = arguments.parse_args()
     torch.set_num_threads(1)
     init, _ = start_of(IMAGES_SEED, chosen.keep)
     alpha = parse_settings(demo_config(Path(), "127.0.0.1:9092")).memory.alpha
@@ -394,15 +391,14 @@ def main() -> None:
         print(f"seed {seed}: {time.process_time() - began_s:.0f} s of CPU time", flush=True)
         found: dict[str, object] = {
             "command": f"python -m benchmarks.task_memory --seeds {seed + 1}",
-            "machine": machine(),
+            "machine": machine(*SERVICE),
             "load": os.getloadavg()[0],
             "seeds": seed + 1,
         }
         written = page(found, judgements, alpha)
         if not chosen.print_only:  # after every seed: a run that is stopped leaves what it has
-            (RESULTS / "task_memory.md").write_text(written, encoding="utf-8")
-            document = json.dumps({**found, "episodes": [asdict(j) for j in judgements]}, indent=1)
-            (RESULTS / "task_memory.json").write_text(document + "\n", encoding="utf-8")
+            episodes = [asdict(j) for j in judgements]
+            keep("task_memory", written, {**found, "episodes": episodes}, indent=1)
     print(written)
 
 
