@@ -60,6 +60,7 @@ bench-meta: $(VENV)/.dev ## meta-learning against its baselines; takes hours
 bench-canaries: $(VENV)/.dev ## wrong verdicts and labels to a decision over simulated canaries
 	$(BIN)/python -m benchmarks.canaries
 	$(BIN)/python -m benchmarks.canary_bound
+	$(BIN)/python -m benchmarks.new_class_canaries
 
 constraints: $(VENV)/.dev ## write constraints.txt from what .venv holds
 	{ echo '# The versions the tests ran with; `make constraints` writes this file from .venv.'; \

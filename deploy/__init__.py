@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from deploy.arms import arm_of, candidate_serves
+    from deploy.class_evidence import ClassEvidence, class_evidence
     from deploy.controller import (
         BackendError,
         Convergence,
@@ -69,6 +70,7 @@ __all__ = [
     "BackendError",
     "BettingTest",
     "CanaryPlan",
+    "ClassEvidence",
     "Convergence",
     "EmbeddedBackend",
     "EpisodeRecord",
@@ -118,6 +120,7 @@ __all__ = [
     "apply_verb",
     "arm_of",
     "candidate_serves",
+    "class_evidence",
     "desired_traffic",
     "end_probation",
     "gate_power",
@@ -145,6 +148,7 @@ __all__ = [
 
 _HOMES = {
     "deploy.arms": ("arm_of", "candidate_serves"),
+    "deploy.class_evidence": ("ClassEvidence", "class_evidence"),
     "deploy.controller": (
         "BackendError",
         "Convergence",

@@ -10,7 +10,7 @@
     CANARY --PASS--> PROMOTING            CANARY --FAIL--> ROLLED_BACK
     CANARY --inconclusive | error, past longest_wait--> EXPIRED
     PROMOTING --traffic observed--> PROBATION    --not within longest_promotion_s--> ROLLED_BACK
-    PROBATION --bound met--> PROMOTED     PROBATION --old one better, guard--> ROLLED_BACK
+    PROBATION --bound met--> PROMOTED     PROBATION --old one better, harm, guard--> ROLLED_BACK
     any of these --abort--> ROLLED_BACK
 
 Three ways to stand still: a person's pause (weights stay; only FAIL and regret act), suspect labels
@@ -21,6 +21,7 @@ Three ways to stand still: a person's pause (weights stay; only FAIL and regret 
 from dataclasses import replace
 from typing import assert_never
 
+from deploy.class_evidence import ClassEvidence
 from deploy.guards import GuardReading, guarded
 from deploy.rollout_observe import observe_answer, observe_assigned, observe_pair
 from deploy.rollout_plan import Arm, CanaryPlan, Kind, Mode, Phase, Traffic, Verdict
@@ -39,7 +40,14 @@ from deploy.rollout_verbs import Verb, VerbError, apply_verb
 from deploy.sample_ratio import RatioCounts
 from deploy.sequential import BettingTest, no_evidence
 from deploy.unpaired import no_unpaired_evidence
-from deploy.verdict import Judgement, harm_bound, judge, regret_shown, unsound_counts
+from deploy.verdict import (
+    Judgement,
+    class_harm_shown,
+    harm_bound,
+    judge,
+    regret_shown,
+    unsound_counts,
+)
 
 __all__ = [
     "Arm",
@@ -81,8 +89,12 @@ def start(
     plan: CanaryPlan,
     now_s: float,
     reason: str = "made",
+    classes: ClassEvidence | None = None,
 ) -> Rollout:
     """Return a rollout in VALIDATING: nothing is served until ``admit``.
+
+    With ``classes`` the candidate names classes that the stable version lacks: promotion then needs
+    what it asks for, too. Single answers say nothing of that, so that it is left out there.
 
     Raises:
         ValueError: Stable and candidate are the same version.
@@ -112,6 +124,7 @@ def start(
         overruled=False,
         wrong_served=0,
         history=(),
+        classes=classes if plan.evidence == "paired" else None,
     )
     return recorded(fresh, now_s, reason)
 
@@ -271,7 +284,7 @@ def _await_traffic(rollout: Rollout, now_s: float) -> Rollout:
 def _advance_probation(rollout: Rollout, now_s: float, held: tuple[Verdict, str] | None) -> Rollout:
     if held is not None and held[0] is Verdict.FAIL:
         return moved(rollout, now_s, Phase.ROLLED_BACK, held[1], Verdict.FAIL)
-    regret = regret_shown(rollout)
+    regret = regret_shown(rollout) or class_harm_shown(rollout)
     if regret is not None:
         return moved(rollout, now_s, Phase.ROLLED_BACK, regret, Verdict.FAIL)
     if rollout.pause is not None:

@@ -32,6 +32,7 @@ def observe_pair(
     *,
     arm: Arm,
     weight_pct: int,
+    label: str = "",
 ) -> Rollout:
     """Return the rollout after one label of an event that both versions scored.
 
@@ -43,6 +44,7 @@ def observe_pair(
         arm: Whose answer was served, as ``Traffic`` named the arms when the event was scored (in
             probation the new champion serves as ``stable``).
         weight_pct: ``Traffic.candidate_weight`` when the event was scored.
+        label: The class, for a rollout that judges old and new classes apart.
 
     While the labels are suspect they are counted by arm and otherwise left out: what they say is
     not believed, and leaving out by a rule known beforehand keeps the tests valid.
@@ -58,6 +60,9 @@ def observe_pair(
     counted = _counted(rollout, by_candidate, loss_candidate, weight_pct)
     if rollout.suspect:
         return counted
+    if counted.classes is not None:
+        classes = counted.classes.observe(label, loss_stable, loss_candidate)
+        counted = replace(counted, classes=classes)
     if rollout.phase is not Phase.CANARY:
         regret = rollout.regret.observe(loss_candidate - loss_stable)
         return replace(_passing(counted), regret=regret)

@@ -63,8 +63,11 @@ class CanaryPlan:
             this much is excluded.
         risk: Chance that a candidate which gains no more than ``least_gain`` passes.
         fail_risk: Chance that a candidate whose harm is acceptable fails; in probation, that a
-            champion no worse than the old one is rolled back.
-        step_risk: Chance that a candidate whose harm is not acceptable takes a step.
+            champion no worse than the old one is rolled back. Where old classes are judged apart,
+            half of it goes to them.
+        step_risk: Chance that a candidate whose harm is not acceptable takes a step; or is promoted
+            with such a harm to old classes, or without naming the new ones, where those are judged
+            apart.
         skew_risk: Chance that sound assignment, or sound label arrival, is called skewed.
         promote_on_pass: Promote at PASS from any step, since the evidence is paired and pooled over
             the steps (they bound the blast radius, they do not add evidence). False: PASS takes the

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from deploy.class_evidence import class_evidence
 from deploy.rollout import start
 from deploy.rollout_plan import CanaryPlan, Phase
 from deploy.rollout_state import Rollout
@@ -51,6 +52,9 @@ def retry(
         plan=plan,
         now_s=now_s,
         reason=words,
+        classes=None
+        if ended.classes is None
+        else class_evidence(ended.classes.known, ended.classes.added, plan.acceptable_harm),
     )
     # A person who has said that the labels are right has said it of the candidate, too.
     return replace(again, overruled=ended.overruled)

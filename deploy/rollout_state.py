@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from deploy.class_evidence import ClassEvidence
 from deploy.rollout_plan import CanaryPlan, Kind, Phase, Verdict
 from deploy.sample_ratio import RatioCounts
 from deploy.sequential import BettingTest, PairedEvidence
@@ -80,6 +81,8 @@ class Rollout:
         wrong_served: Answers the candidate gave in the canary that its label showed to be wrong
             (loss 1).
         history: The last moves, oldest first, at most ``LONGEST_HISTORY``.
+        classes: With pairs, and a candidate that names classes which ``stable`` lacks: what the
+            labels of the old and of the new ones say; else None.
     """
 
     id: int
@@ -104,6 +107,7 @@ class Rollout:
     overruled: bool
     wrong_served: int
     history: tuple[HistoryEntry, ...]
+    classes: ClassEvidence | None = None
 
     @property
     def suspect(self) -> bool:

@@ -38,12 +38,15 @@ def judge(rollout: Rollout, guard: GuardReading | None = None) -> Judgement:
         rollout: What has been seen so far.
         guard: What the candidate's server says; None where nothing was read.
     """
-    plan, evidence, held = rollout.plan, rollout.evidence, guarded(rollout.plan, guard)
+    evidence, held = rollout.evidence, guarded(rollout.plan, guard)
     if held is not None and held[0] is Verdict.FAIL:
         return Judgement(*held)
     unsound = "no label yet" if evidence.n == 0 else unsound_counts(rollout)
-    if unsound is None and evidence.worse.rejects(plan.fail_risk):
+    if unsound is None and evidence.worse.rejects(_fail_risk(rollout)):
         return Judgement(Verdict.FAIL, _worse(rollout))
+    harm = None if unsound is not None else class_harm_shown(rollout)
+    if harm is not None:
+        return Judgement(Verdict.FAIL, harm)
     if held is not None:
         return Judgement(*held)
     unsound = unsound or missing_labels(rollout)
@@ -60,9 +63,23 @@ def _undecided_or_pass(rollout: Rollout) -> Judgement:
         return Judgement(Verdict.INCONCLUSIVE, few, safe)
     numbers = f"{_gain(rollout)}, {_bound(evidence.better, plan.risk)}"
     if evidence.better.rejects(plan.risk):
+        classes = rollout.classes
+        missing = None if classes is None else classes.missing(plan.step_risk)
+        if missing is not None:
+            return Judgement(Verdict.INCONCLUSIVE, f"candidate {numbers}; {missing}", safe)
         more = f"; a gain above {plan.least_gain:g} is shown" if plan.least_gain else ""
         return Judgement(Verdict.PASS, f"candidate {numbers}{more}", safe)
     return Judgement(Verdict.INCONCLUSIVE, f"undecided: {numbers}", safe)
+
+
+def class_harm_shown(rollout: Rollout) -> str | None:
+    """Return the numbers that show harm to the classes that the stable version names, or None."""
+    return None if rollout.classes is None else rollout.classes.harm(_fail_risk(rollout))
+
+
+def _fail_risk(rollout: Rollout) -> float:
+    """Return the risk of each test for harm: two share it where old classes are judged apart."""
+    return rollout.plan.fail_risk / (1 if rollout.classes is None else 2)
 
 
 def missing_labels(rollout: Rollout) -> str | None:
@@ -136,12 +153,12 @@ def harm_bound(rollout: Rollout) -> str:
 
 def regret_shown(rollout: Rollout) -> str | None:
     """Return the numbers that show the old champion to be the better one, or None."""
-    plan, regret = rollout.plan, rollout.regret
-    if not regret.rejects(plan.fail_risk):
+    risk, regret = _fail_risk(rollout), rollout.regret
+    if not regret.rejects(risk):
         return None
     return (
         f"the old champion {rollout.stable} is better, shown by {regret.n} labels since the "
-        f"promotion, {_bound(regret, plan.fail_risk)}"
+        f"promotion, {_bound(regret, risk)}"
     )
 
 
@@ -155,9 +172,9 @@ def _gain(rollout: Rollout) -> str:
 
 
 def _worse(rollout: Rollout) -> str:
-    plan, worse = rollout.plan, rollout.evidence.worse
+    plan, worse, risk = rollout.plan, rollout.evidence.worse, _fail_risk(rollout)
     return (
-        f"candidate {_gain(rollout)}, {_bound(worse, plan.fail_risk)}; "
+        f"candidate {_gain(rollout)}, {_bound(worse, risk)}; "
         f"a harm above {plan.acceptable_harm:g} is shown"
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from adapters.model_file import lineage_key
+from deploy.class_evidence import ClassEvidence, class_evidence
 from deploy.gate import GateResult, judge_holdout, least_holdout
 from pipeline.answers import answers_of
 from pipeline.core_state import Candidate, Episode
@@ -75,6 +76,22 @@ def on_known_classes(
         theirs[known],
         acceptable=turn.settings.rollout.acceptable_harm,
         risk=turn.settings.gate.risk,
+    )
+
+
+def evidence_by_class(
+    turn: Turn, name: str, episode: Episode, candidate: Candidate
+) -> ClassEvidence | None:
+    """Return what the holdout says of old and new classes apart; None where no class is new."""
+    if not episode.new_classes:
+        return None
+    (ours, theirs), examples = _holdout_losses(turn, name, candidate)
+    labels = [turn.core.classes[int(e.label)] for e in examples]
+    return class_evidence(
+        turn.champion(name).class_names,
+        episode.new_classes,
+        turn.settings.rollout.acceptable_harm,
+        zip(labels, ours.tolist(), theirs.tolist(), strict=True),
     )
 
 

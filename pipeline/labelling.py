@@ -197,17 +197,26 @@ def _judge_arms(turn: Turn, joined: Joined, losses: list[float]) -> None:
     rollout, probation = route.rollout, route.probation
     if rollout is not None and candidate is not None and joined.position >= route.rollout_from:
         arms = (STABLE, route.champion), (CANDIDATE, candidate)
-        route.rollout = _learn(rollout, joined, losses, arms)
+        route.rollout = _learn(rollout, joined, losses, arms, _class_of(turn, joined))
     if probation is not None and before is not None and joined.position >= route.probation_from:
         arms = (FORMER, before.champion), (STABLE, route.champion)
-        route.probation = _learn(probation, joined, losses, arms)
+        route.probation = _learn(probation, joined, losses, arms, _class_of(turn, joined))
 
 
 Arms = tuple[tuple[int, int], tuple[int, int]]
 """Column and version number of the rollout's stable version and of its candidate."""
 
 
-def _learn(rollout: Rollout, joined: Joined, losses: list[float], arms: Arms) -> Rollout:
+def _class_of(turn: Turn, joined: Joined) -> str:
+    """Return the name of the label's class; empty for a regression."""
+    if turn.settings.model.task_type == "regression":
+        return ""
+    return turn.core.classes[int(joined.label)]
+
+
+def _learn(
+    rollout: Rollout, joined: Joined, losses: list[float], arms: Arms, label: str
+) -> Rollout:
     """Return the rollout after a label, if its arms answered: both, or with single answers one."""
     old, new = arms
     drawn = joined.weight_pct != UNSETTLED
@@ -216,7 +225,9 @@ def _learn(rollout: Rollout, joined: Joined, losses: list[float], arms: Arms) ->
     if in_pairs(rollout):
         if any(joined.versions[column] != number for column, number in arms):
             return rollout
-        return observe_pair(rollout, losses[old[0]], losses[new[0]], arm=arm, weight_pct=weight)
+        return observe_pair(
+            rollout, losses[old[0]], losses[new[0]], arm=arm, weight_pct=weight, label=label
+        )
     column, number = new if joined.served == new[0] else old
     if not drawn or joined.served != column or joined.versions[column] != number:
         return rollout

@@ -166,6 +166,9 @@ def record_rollout(turn: Turn, episode: int | None, rollout: Rollout, number: in
     """Have a rollout's standing written beside its episode and on its version."""
     if episode is None:
         return
+    numbers = rollout.evidence.numbers()
+    if rollout.classes is not None:
+        numbers |= rollout.classes.numbers()
     record = RolloutRecord(
         episode_key=episode_key(turn, episode),
         version=str(number),
@@ -174,7 +177,7 @@ def record_rollout(turn: Turn, episode: int | None, rollout: Rollout, number: in
         verdict="" if rollout.verdict is None else rollout.verdict.value,
         reason=rollout.reason,
         metrics={
-            **{name: float(value) for name, value in rollout.evidence.numbers().items()},
+            **{name: float(value) for name, value in numbers.items()},
             "wrong_served": float(rollout.wrong_served),
         },
     )

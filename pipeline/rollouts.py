@@ -28,6 +28,7 @@ from deploy.rollout import (
 )
 from detectors.signals import SignalKind
 from pipeline.core_state import Before, Candidate, Episode, RouteCore
+from pipeline.episode_holdout import evidence_by_class
 from pipeline.label_suspicion import suspicion
 from pipeline.label_values import loss_of
 from pipeline.raised_loss import may_retry, put_off
@@ -123,6 +124,7 @@ def begin_rollout(
         plan=plan_of(turn.settings.rollout, alpha, guards=turn.settings.reads_servers),
         now_s=turn.now_s,
         reason=f"{candidate.recipe} of episode {episode.number}",
+        classes=evidence_by_class(turn, name, episode, candidate),
     )
     route.rollout_signal = episode.signal if episode.kind == "drift" else None
     route.rollout_change_point = episode.change_point
@@ -404,6 +406,7 @@ def rollout_facts(rollout: Rollout) -> dict[str, object]:
         "weight_pct": desired_traffic(rollout).candidate_weight,
         "evidence": rollout.plan.evidence,
         **rollout.evidence.numbers(),
+        **({} if rollout.classes is None else rollout.classes.numbers()),
         "risk": rollout.plan.risk,
         "wrong_served": rollout.wrong_served,
         "verdict": None if rollout.verdict is None else rollout.verdict.value,

@@ -35,7 +35,14 @@ def canary(plan: CanaryPlan | None = None, now_s: float = 0.0) -> Rollout:
     return admit(validating(plan, now_s), now_s, may_enter=True, reason="gate passed")
 
 
-def label(rollout: Rollout, loss_stable: float, loss_candidate: float, number: int = 0) -> Rollout:
+def label(
+    rollout: Rollout,
+    loss_stable: float,
+    loss_candidate: float,
+    number: int = 0,
+    *,
+    name: str = "",
+) -> Rollout:
     """One event scored under the traffic in force, and its label."""
     weight = desired_traffic(rollout).candidate_weight
     by_candidate = arm_of(f"event-{number}", "salt", weight)
@@ -46,13 +53,16 @@ def label(rollout: Rollout, loss_stable: float, loss_candidate: float, number: i
         loss_candidate,
         arm="candidate" if by_candidate else "stable",
         weight_pct=weight,
+        label=name,
     )
 
 
-def labels(rollout: Rollout, n: int, loss_stable: float, loss_candidate: float) -> Rollout:
+def labels(
+    rollout: Rollout, n: int, loss_stable: float, loss_candidate: float, *, name: str = ""
+) -> Rollout:
     """``n`` equal labels, without a look in between."""
     for number in range(n):
-        rollout = label(rollout, loss_stable, loss_candidate, number)
+        rollout = label(rollout, loss_stable, loss_candidate, number, name=name)
     return rollout
 
 

@@ -98,7 +98,14 @@ def test_one_error_on_few_known_labels_refuses_no_candidate(tmp_path: Path) -> N
         assert not known["harmed"]
         assert "no more than chance may explain" in gate.reason
         assert gate.facts["enters_canary"]
-        loop.until(lambda: "promotion" in loop.kinds(), four_lanes)
+        rollout = loop.route.rollout
+        assert rollout is not None
+        assert rollout.classes is not None
+        assert (rollout.classes.known, rollout.evidence.n) == (("down", "up"), 0)
+        assert set(rollout.classes.added) == {"side", "back"}
+        assert rollout.classes.safe.n == known["n"] > 0  # the holdout counts
+        assert rollout.classes.named.n > 0
+        loop.until(lambda: "promotion" in loop.kinds(), four_lanes, most=3000)
         loop.stream(300, four_lanes, flips=0.0)
         after = recalls(loop, 150)
         assert min(after["up"], after["down"]) >= 0.9
