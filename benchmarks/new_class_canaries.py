@@ -5,8 +5,6 @@ apart (``deploy.class_evidence``). Writes docs/results/new_class_canaries.json a
 new_class_canaries.md.
 """
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +12,11 @@ from numpy.typing import NDArray
 
 from benchmarks.canary_bound import wealth
 from benchmarks.canary_simulation import Floats
-from benchmarks.stage import machine, write_results
+from benchmarks.machine import SERVICE, machine
+from benchmarks.results import keep, options, words
 from deploy.class_evidence import LEAST_RECALL
 from deploy.rollout_plan import CanaryPlan
 
-RESULTS = Path(__file__).parent.parent / "docs" / "results"
 SEED = 12
 PLAN = CanaryPlan()
 MOST = 1000
@@ -112,7 +110,7 @@ than not; {HOLDOUT[0]} and {HOLDOUT[1]} labels of the gate's holdout count. Labe
 
 def page(found: dict[str, Any]) -> str:
     """Return the results as Markdown."""
-    facts = ", ".join(f"{k} {v}" for k, v in found["machine"].items())
+    facts = words(found["machine"])
     text = "# Canaries of candidates that name a new class\n\n"
     text += f"Command: `python -m benchmarks.new_class_canaries`, {found['canaries']} canaries a "
     text += f"row, seed {SEED}.\n{facts}.\n" + HEAD
@@ -129,14 +127,11 @@ def page(found: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run, print, and keep the numbers."""
-    options = argparse.ArgumentParser(
-        prog="python -m benchmarks.new_class_canaries", description=__doc__
-    )
-    options.add_argument("--canaries", type=int, default=4000, help="per row")
-    options.add_argument("--print-only", action="store_true", help="write no results")
-    chosen = options.parse_args()
+    arguments = options("benchmarks.new_class_canaries", __doc__)
+    arguments.add_argument("--canaries", type=int, default=4000, help="per row")
+    chosen = arguments.parse_args()
     found = {
-        "machine": machine(),
+        "machine": machine(*SERVICE),
         "canaries": chosen.canaries,
         "seed": SEED,
         "rows": simulated(chosen.canaries),
@@ -144,8 +139,7 @@ def main() -> None:
     written = page(found)
     print(written)
     if not chosen.print_only:
-        write_results(RESULTS / "new_class_canaries.json", found)
-        (RESULTS / "new_class_canaries.md").write_text(written, encoding="utf-8")
+        keep("new_class_canaries", written, found)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,6 @@ def test_the_simulated_canaries_end_where_the_evidence_ends():
         stop = abs(int(at)) or 300
         for number, (name, *losses) in enumerate(rows[before : before + stop]):
             assert judge(rollout).verdict is Verdict.INCONCLUSIVE
-            rollout = label(rollout, *losses, number, name=name)
+            rollout = label(rollout, losses[0], losses[1], number, name=name)
         expected = {1: Verdict.PASS, -1: Verdict.FAIL, 0: Verdict.INCONCLUSIVE}[int(np.sign(at))]
         assert judge(rollout).verdict is expected
