@@ -177,6 +177,23 @@ class KubernetesApi:
         items = found.get("items")
         return [_json(each) for each in items] if isinstance(items, list) else []
 
+    def pods(self, label_selector: str) -> Sequence[JsonObject]:
+        """Return the pods with these labels, 500 at most.
+
+        Raises:
+            BackendError: They could not be read.
+        """
+        with _calling("list pods"):
+            found = client.CoreV1Api(self._client).list_namespaced_pod(
+                self.namespace,
+                label_selector=label_selector,
+                limit=500,
+                _request_timeout=self._timeout_s,
+            )
+            plain: Callable[[object], object] = self._client.sanitize_for_serialization  # untyped
+            items = _json(plain(found)).get("items")
+        return [_json(each) for each in items] if isinstance(items, list) else []
+
     def create(self, resource: Resource, body: JsonObject) -> JsonObject:
         """Make an object, with every field known to the server or none at all.
 

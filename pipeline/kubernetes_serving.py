@@ -1,8 +1,9 @@
 """The cluster that serves beside the daemon: connection, backend, lease.
 
 Nothing ends with this process: closing gives up the lease and the connections and leaves the split
-in the cluster as it was last asked for. Pods that never come up are no failures that we can count;
-``rollout.longest_unserved_s`` ends such a rollout, and ``waits`` says what it waited for.
+in the cluster as it was last asked for. Pods that end again and again, or cannot start, are counted
+as failures (v1); for whatever else keeps a candidate from being served there is
+``rollout.longest_unserved_s``, and ``waits`` says what it waited for.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ import structlog
 from deploy.controller import BackendError, ServingBackend, TransientBackendError
 from deploy.kubernetes_api import KubernetesApi
 from deploy.kubernetes_lease import LEASES, KubernetesLease
+from deploy.pod_failures import PodFailures
 from deploy.prometheus_api import PrometheusApi, PrometheusError
 from deploy.prometheus_readings import PrometheusReadings, selector, servers_seen
 from deploy.rollout_plan import Traffic
@@ -27,7 +29,8 @@ from deploy.seldon_kubernetes import SELDON_DEPLOYMENTS, VIRTUAL_SERVICES, Seldo
 from deploy.seldon_objects import Locate, ModelArtifact, PredictorTemplate
 from deploy.seldon_standing import is_ours
 from pipeline.model_shelf import ModelShelf
-from pipeline.serving_backends import Kept, ServingError
+from pipeline.records import ServerFailures
+from pipeline.serving_backends import LONGEST_REASON, Kept, ServingError
 from pipeline.serving_settings import KubernetesSettings
 from pipeline.settings import Settings
 
@@ -138,6 +141,30 @@ class LeasedBackend:
             raise TransientBackendError(str(error), retry_in_s=wait_s) from error
 
 
+class ToldFailures:
+    """Failures of the versions' pods in the journal's words; the log says when none can be read.
+
+    Args:
+        pods: Looks at them.
+    """
+
+    def __init__(self, pods: PodFailures) -> None:
+        self._pods = pods
+        self._problem = ""
+        self.want = pods.want
+
+    def __call__(self) -> dict[str, ServerFailures]:
+        """Return the failures by version."""
+        found = self._pods()
+        if self._pods.problem and self._pods.problem != self._problem:
+            structlog.get_logger("serving").warning(
+                "pods are not looked at: one that keeps failing is not told",
+                error=self._pods.problem,
+            )
+        self._problem = self._pods.problem
+        return {v: ServerFailures(f.count, f.reason[:LONGEST_REASON]) for v, f in found.items()}
+
+
 def open_kubernetes(
     settings: Settings, shelf: ModelShelf, digests: Mapping[str, str], owner_epoch: int
 ) -> Kept:
@@ -163,6 +190,7 @@ def open_kubernetes(
     )
     backend, waits = _backend(chosen, api, _locate(chosen, shelf, digests), owner_epoch)
     leased, readings = LeasedBackend(backend, lease), _readings(settings)
+    pods = ToldFailures(PodFailures(api, chosen.name, chosen.container))
 
     def close() -> None:
         with ExitStack() as closing:
@@ -178,12 +206,13 @@ def open_kubernetes(
 
     def new_target(wanted: Traffic) -> None:
         leased.new_target()
+        pods.want(wanted)
         if readings is not None:
             readings.want(wanted)
 
     return Kept(
         leased,
-        failures=dict,
+        failures=pods if chosen.dialect == "v1" else dict,
         close=close,
         may_act=lease.may_act,
         waits=waits,
@@ -239,6 +268,7 @@ def reach_cluster(settings: Settings, timeout_s: float) -> str:
         found = api.get(what, chosen.name)
         if v1:
             api.get(VIRTUAL_SERVICES, chosen.name)
+            api.pods(f"seldon-deployment-id={chosen.name}")
         else:
             api.list(MODELS, f"{MODEL_OF}={chosen.name}")
         if chosen.lease is not None:

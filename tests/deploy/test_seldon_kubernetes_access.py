@@ -76,6 +76,7 @@ NEEDED = {
         ("create", SELDON, "*"),
         *(("get", ISTIO, name) for name in ROUTES),
         ("get", "apps/deployments", "*"),
+        ("list", "/pods", "*"),
         *((verb, LEASES, NAME) for verb in ("get", "patch")),
         ("create", LEASES, "*"),
     },
@@ -113,7 +114,11 @@ def test_of_every_call_that_there_is_only_the_roles_own_are_allowed(world: Seldo
 
 REFUSED = (
     ("GET", "/api/v1/namespaces/{n}/secrets"),
-    ("GET", "/api/v1/namespaces/{n}/pods"),
+    ("GET", "/api/v1/namespaces/{n}/pods/x"),
+    ("GET", "/api/v1/namespaces/{n}/pods/x/log"),
+    ("GET", "/api/v1/namespaces/default/pods"),
+    ("DELETE", "/api/v1/namespaces/{n}/pods/x"),
+    ("POST", "/api/v1/namespaces/{n}/pods/x/exec"),
     ("POST", "/api/v1/namespaces/{n}/pods"),
     ("POST", "/api/v1/namespaces/{n}/serviceaccounts/metadrift/token"),
     ("GET", "/api/v1/namespaces"),
