@@ -25,7 +25,7 @@ from adapters.meta_workers import run_shares
 from adapters.model_file import Architecture, TaskType
 from adapters.recipes import MLP_PATH, target_scale
 from adapters.task_groups import Alone
-from adapters.tasks import TaskSet, tasks_from_column
+from adapters.tasks import Keys, TaskSet, tasks_from_column
 
 _SLACK_S = 120.0
 """Beyond the budgets: starting processes, importing torch, joint training, validation."""
@@ -178,10 +178,13 @@ def _split(
         )
     per_episode = max(settings.support + settings.query, 2 * settings.support)
     least = per_episode // (ways or 1)
-    names, owner_of = np.unique(np.array(owners), return_inverse=True)
-    sizes = [len(np.unique(data.examples.keys[owner_of == i])) for i in range(len(names))]
+    # Not as an array of texts: each would be as long as the longest name.
+    names = sorted(set(owners))
+    number = {name: i for i, name in enumerate(names)}
+    owner_of = np.array([number[name] for name in owners], np.intp)
+    sizes = _different(owner_of, data.examples.keys)
     large = [i for i, size in enumerate(sizes) if size >= least]
-    left_out = [str(names[i]) for i, size in enumerate(sizes) if size < least]
+    left_out = [names[i] for i, size in enumerate(sizes) if size < least]
     each = ways or 1
     held = max(each, round(settings.validation_fraction * len(large)))
     if len(large) - held < max(each, 2):
@@ -194,6 +197,14 @@ def _split(
     validation = np.isin(owner_of, order[:held])
     train = np.isin(owner_of, order[held:])
     return np.flatnonzero(train), np.flatnonzero(validation), left_out
+
+
+def _different(owner_of: NDArray[np.intp], keys: Keys) -> list[int]:
+    """Return how many different keys each owner's rows have."""
+    order = np.lexsort((keys, owner_of))
+    owner, key = owner_of[order], keys[order]
+    new = np.append(True, (owner[1:] != owner[:-1]) | (key[1:] != key[:-1]))
+    return [int(size) for size in np.bincount(owner[new])]
 
 
 def _targets(chosen: Examples, names: tuple[str, ...], mean: float, std: float) -> Tensor:

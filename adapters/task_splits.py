@@ -66,20 +66,25 @@ class TaskSplit:
     validation: tuple[str, ...]
     test: tuple[str, ...]
     digests: dict[str, str] = field(init=False)
+    _rows_by_task: dict[str, Positions] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
+        at: dict[str, list[int]] = {}
+        for row, name in enumerate(self.data.tasks):
+            at.setdefault(name, []).append(row)
+        rows = {name: np.array(found, np.intp) for name, found in at.items()}
+        object.__setattr__(self, "_rows_by_task", rows)
         sets = {
             "meta-train": self.train,
             "meta-validation": self.validation,
             "meta-test": self.test,
         }
-        known = set(self.data.tasks)
         for part, names in sets.items():
-            unknown = [name for name in names if name not in known]
+            unknown = [name for name in names if name not in rows]
             if unknown:
                 raise ValueError(
                     f"{part} names tasks {unknown[:8]} that have no row; the tasks are "
-                    f"{sorted(known)[:20]}"
+                    f"{sorted(rows)[:20]}"
                 )
             twice = [name for name, count in Counter(names).items() if count > 1]
             if twice:
@@ -88,7 +93,8 @@ class TaskSplit:
             raise ValueError("meta-train and meta-test need at least one task each; bring more")
         keys = {part: self.data.examples.keys[self._rows(names)] for part, names in sets.items()}
         for one, other in combinations(sets, 2):
-            both = [name for name in sets[one] if name in set(sets[other])]
+            there = set(sets[other])
+            both = [name for name in sets[one] if name in there]
             if both:
                 raise LeakError(f"tasks {both[:8]} are in {one} and {other}; keep them in one set")
             shared = np.intersect1d(keys[one], keys[other])
@@ -139,7 +145,8 @@ class TaskSplit:
             )
 
     def _rows(self, names: Sequence[str]) -> Positions:
-        return np.flatnonzero(np.isin(np.array(self.data.tasks, dtype=object), list(names)))
+        none = np.empty(0, np.intp)
+        return np.sort(np.concatenate([none, *(self._rows_by_task[name] for name in names)]))
 
     def _owners(self, keys: Keys, among: Sequence[str]) -> list[str]:
         rows = np.flatnonzero(np.isin(self.data.examples.keys, keys)).tolist()

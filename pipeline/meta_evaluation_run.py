@@ -78,7 +78,8 @@ def evaluate_file(file: DataFile, plan: EvaluationPlan, tell: Tell) -> Evaluatio
     TaskSplit.with_test(data, test, ())  # a leak is refused before anything is trained
     train_s = time.monotonic()
     training = fitted(plan.training, data, test, plan.evaluation.shots)
-    kept = [i for i, name in enumerate(found.tasks) if name not in set(test)]
+    judges = set(test)
+    kept = [i for i, name in enumerate(found.tasks) if name not in judges]
     known = MetaTrainData(
         file.schema, found.examples.take(kept), tuple(found.tasks[i] for i in kept), names
     )
@@ -135,7 +136,8 @@ def fitted(
     A small task is one that nine in ten tasks are not smaller than.
     """
     classes: dict[str, set[str]] = {}
-    rows = Counter(name for name in data.tasks if name not in set(test))
+    judges = set(test)
+    rows = Counter(name for name in data.tasks if name not in judges)
     for name, label in zip(data.tasks, data.examples.labels, strict=bool(data.examples.labels)):
         if name in rows:
             classes.setdefault(name, set()).add(label)
@@ -224,9 +226,10 @@ def write_document(folder: Path, document: EvaluationDocument) -> Path:
 
 
 def _require_tasks(file: DataFile, test: tuple[str, ...], tasks: tuple[str, ...]) -> None:
-    known = sorted(set(tasks))
+    there = set(tasks)
     for name in test:
-        if name not in known:
+        if name not in there:
+            known = sorted(there)
             shown = ", ".join(known[:20]) + (" ..." if len(known) > 20 else "")
             raise DataFileError(
                 file.path.name,

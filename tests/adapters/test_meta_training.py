@@ -1,4 +1,5 @@
 import multiprocessing
+import tracemalloc
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -246,6 +247,23 @@ def test_a_module_that_does_not_fit_is_refused(kwargs: dict[str, object], messag
     architecture = Architecture(MLP_PATH, {"hidden": [4], **kwargs})
     with pytest.raises(MetaTrainingError, match=message):
         meta_train(plan_data(), replace(BRIEF, architecture=architecture))
+
+
+def test_names_are_told_apart_to_their_end_and_cost_no_memory_by_length() -> None:
+    data = plan_data()
+    first, second, *_ = dict.fromkeys(data.tasks)
+    long = "x" * 50_000
+    renamed = {first: long + "a", second: long + "a\0"}
+    tasks = tuple(renamed.get(name, name) for name in data.tasks)
+    tracemalloc.start()
+    init = meta_train(
+        replace(data, tasks=tasks), replace(BRIEF, algorithms=("reptile",), processes=1)
+    )
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    both = [*table(init.info["train"])["tasks"], *table(init.info["validation"])["tasks"]]  # type: ignore[misc]
+    assert set(renamed.values()) <= set(both) and len(both) == len(set(tasks))
+    assert peak < len(tasks) * len(long), "a cell of an array is as long as the longest text"
 
 
 def test_a_finished_training_is_taken_from_its_checkpoint(tmp_path: Path) -> None:

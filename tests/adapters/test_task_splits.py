@@ -1,5 +1,6 @@
 """No task and no row on two sides, by construction."""
 
+import time
 from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
@@ -39,6 +40,25 @@ def test_a_split_is_frozen_and_has_a_digest_per_set() -> None:
     changed = TaskSplit.with_test(other, ["plan-4"], ["plan-1"]).digests
     assert changed["meta-test"] != split.digests["meta-test"]
     assert changed["meta-train"] == split.digests["meta-train"]
+
+
+def test_many_tasks_are_found_in_one_pass() -> None:
+    few, n, tasks = data(), 200_000, 5_000
+    names = tuple(f"t{i % tasks}" for i in range(n))
+    many = replace(
+        few,
+        examples=replace(
+            few.examples.take(np.arange(n) % len(few.examples)), keys=np.arange(n, dtype=np.uint64)
+        ),
+        tasks=names,
+    )
+    began_s = time.process_time()
+    split = TaskSplit.with_test(many, names[:9], names[9:20])
+    assert all(
+        split.rows_of(name).tolist()[:2] == [i, i + tasks] for i, name in enumerate(names[:9])
+    )
+    assert split.train_rows.tolist() == [i for i in range(n) if i % tasks >= 20]
+    assert time.process_time() - began_s < 12.0, "a pass over all rows for each task takes longer"
 
 
 def test_a_task_in_two_sets_is_refused_by_name() -> None:
