@@ -63,6 +63,7 @@ def backend(
     """One backend for the module: each test states the traffic it begins with."""
     made = local_backend(tmp_path_factory.mktemp("serving"), folders)
     try:
+        assert made.observed() is None
         yield made
     finally:
         made.close()
@@ -351,13 +352,10 @@ def test_unknown_and_odd_versions_are_refused(backend: LocalBackend) -> None:
         backend.apply(Traffic("1; shutdown sessions"))
 
 
-def test_close_leaves_nothing(tmp_path: Path, folders: dict[str, ModelFolder]) -> None:
-    made = local_backend(tmp_path, folders)
-    try:
-        assert made.observed() is None
-        converge(made, Traffic("1-a"))
-        groups = [made.processes()["1-a"].pid, made.router.pid]
-    finally:
-        made.close()
+def test_close_leaves_nothing(backend: LocalBackend) -> None:
+    """The last one: nothing answers after it."""
+    converge(backend, Traffic("3-regression"))
+    groups = [backend.processes()["3-regression"].pid, backend.router.pid]
+    backend.close()
     wait_for(lambda: not [pid for group in groups if group for pid in members(group)])
-    assert made.processes() == {}
+    assert backend.processes() == {}

@@ -26,6 +26,7 @@ pytestmark = pytest.mark.integration
 
 DATA = Path(os.environ.get("METADRIFT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 GAS = DATA / "gas_drift" / "gas_drift_b1-6.csv.xz"
+MOST_OF_BATCH = 600  # enough for a promotion after each boundary
 PLANS = ({0, 1, 2, 3}, {0, 1, 6, 7, 8})
 
 
@@ -56,12 +57,12 @@ def gas() -> Story:
     for batch in batches.values():
         rng.shuffle(batch)
     learned = [*batches["1"], *batches["2"]]
-    stream = [r for b in ("3", "4", "5", "6") for r in batches[b][:1100]]
+    stream = [r for b in ("3", "4", "5", "6") for r in batches[b][:MOST_OF_BATCH]]
     calm = learned[len(learned) * 3 // 4 :]
     stream = [*calm, *stream]
     learned = learned[: len(learned) * 3 // 4]
     third = len(calm)
-    sixth = third + sum(len(batches[b][:1100]) for b in ("3", "4", "5"))
+    sixth = third + sum(len(batches[b][:MOST_OF_BATCH]) for b in ("3", "4", "5"))
 
     def numbers(rows: list[dict[str, str]]) -> np.ndarray:
         return np.array([[float(r[n]) for n in names] for r in rows])
