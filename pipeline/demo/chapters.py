@@ -52,7 +52,7 @@ class Stretch:
 
 
 def chapters(plans: Plans) -> tuple[Stretch, ...]:
-    """Return the whole stream: 5,250 events in 8 stretches; chapter 4 has two halves."""
+    """Return the whole stream: 5,750 events in 8 stretches; chapter 4 has two halves."""
     first, second, third = plans.first, plans.second, plans.third
     return (
         Stretch(1, "1 steady", 300, first),
@@ -62,7 +62,7 @@ def chapters(plans: Plans) -> tuple[Stretch, ...]:
         Stretch(4, "4b labels swapped", 600, second, DIM, "swapped"),
         Stretch(5, "5 the first plan returns", 600, first, DIM),
         Stretch(6, "6 a third plan, announced", 350, third, DIM, announced=True),
-        Stretch(7, "7 a lane that never was", 1500, third, DIM, opened=plans.opened),
+        Stretch(7, "7 a lane that never was", 2000, third, DIM, opened=plans.opened),
     )
 
 

@@ -25,17 +25,17 @@ def labels(of: Script) -> list[tuple[float, Label]]:
     ]
 
 
-def test_there_are_5250_events_in_the_chapters_of_the_story() -> None:
+def test_there_are_5750_events_in_the_chapters_of_the_story() -> None:
     by_chapter: dict[int, int] = {}
     for stretch in chapters(draw_plans(0)):
         by_chapter[stretch.chapter] = by_chapter.get(stretch.chapter, 0) + stretch.events
-    assert by_chapter == {1: 300, 2: 1000, 3: 500, 4: 1000, 5: 600, 6: 350, 7: 1500}
-    assert len(script().ids) == len(script().truth) == len(script().pixels) == 5250
+    assert by_chapter == {1: 300, 2: 1000, 3: 500, 4: 1000, 5: 600, 6: 350, 7: 2000}
+    assert len(script().ids) == len(script().truth) == len(script().pixels) == 5750
 
 
 def test_events_come_at_their_rate_and_in_order() -> None:
     at_s = [m.at_s for m in script().messages if m.topic == "events"]
-    assert at_s == [k / RATE for k in range(5250)]
+    assert at_s == [k / RATE for k in range(5750)]
 
 
 def test_the_two_halves_never_meet() -> None:
@@ -63,7 +63,7 @@ def test_truth_is_the_plans_in_force() -> None:
 
 def test_a_fifth_of_the_labels_comes_late_and_exactly_one_of_every_five() -> None:
     labelled = script().labelled
-    assert sorted(k // 5 for k in labelled) == list(range(1050))
+    assert sorted(k // 5 for k in labelled) == list(range(1150))
     assert all(at == pytest.approx(k / RATE + LABEL_DELAY_S) for k, at in labelled.items())
 
 

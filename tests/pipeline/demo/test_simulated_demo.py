@@ -38,7 +38,7 @@ def record() -> Record:
 
 def test_every_event_is_answered_and_every_label_joined() -> None:
     assert None not in record().answers
-    assert record().counts["labels"] == 1050
+    assert record().counts["labels"] == 1150
     assert record().counts["corrected_labels"] > 50
     assert record().counts.get("dead_letters", 0) == 0
 
@@ -74,7 +74,7 @@ def test_the_champion_in_force_answers_between_rollouts() -> None:
 
 
 def test_the_live_view_shows_the_last_decisions() -> None:
-    seen = Look("2 a new plan", 500, 5250, 50.0, 0.9, 0.5, "watching", record().decisions[:5])
+    seen = Look("2 a new plan", 500, 5750, 50.0, 0.9, 0.5, "watching", record().decisions[:5])
     console = Console(width=120, record=True, file=StringIO())
     console.print(render(seen))
     text = console.export_text()
