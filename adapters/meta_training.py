@@ -190,8 +190,9 @@ def _split(
     if len(large) - held < max(each, 2):
         raise MetaTrainingError(
             f"only {len(large)} of {len(names)} {kind} have {least} or more different rows, and"
-            f" {held} of them are kept for validation; bring more {kind}, or lower support"
-            f" ({settings.support}), query ({settings.query}) or ways ({ways})"
+            f" {held} of them are kept for validation; an episode takes {settings.support} labels"
+            f" to adapt from (support) and {settings.query} to judge by (query): bring more {kind},"
+            f" or lower {'support, query or ways' if ways else 'support or query'}"
         )
     order = np.random.default_rng(settings.seed).permutation(large)
     validation = np.isin(owner_of, order[:held])

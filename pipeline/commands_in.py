@@ -78,6 +78,7 @@ def _facts(control: Control) -> dict[str, object]:
 
 def _refuse(turn: Turn, control: Control, why: str) -> None:
     turn.core.count("refused_commands")
+    why = why.removeprefix(f"{ROLLOUT_VERBS.get(control.verb, control.verb)}: ")
     turn.decide("command-refused", "*", f"{control.verb} by {control.by}: {why}", **_facts(control))
 
 

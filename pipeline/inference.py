@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -16,6 +17,8 @@ TaskType: TypeAlias = Literal["classification", "regression"]
 
 MOST_CLASSES = 10_000
 MOST_TASKS = 10_000
+MANY_ROWS = 20
+"""From so many rows on a column without any value twice is thought to name the rows."""
 FEW_NUMBERS = 50
 """A label column of at most this many different whole numbers holds classes."""
 
@@ -34,6 +37,7 @@ class Inferred:
         rows: Rows of the file.
         labelled: Rows that have a label.
         left_out: Column -> why it is no feature.
+        doubts: Feature -> why it may be none, or not of the kind that was inferred.
     """
 
     task_type: TaskType
@@ -44,6 +48,7 @@ class Inferred:
     rows: int
     labelled: int
     left_out: dict[str, str]
+    doubts: dict[str, str]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -83,6 +88,7 @@ def infer(path: Path, columns: Columns, task_type: TaskType | None = None) -> In
         rows=some.rows,
         labelled=labelled,
         left_out=left_out,
+        doubts={} if columns.features is not None else _doubts(schema, facts),
     )
 
 
@@ -278,6 +284,37 @@ def _plain(file: str, name: str, seen: ColumnFacts, *, named: bool) -> Feature |
     elif seen.overflow and not named:
         return f"it holds over {MAX_CATEGORIES} different texts; name it in --features to use it"
     return Feature(name, kind, nullable=nullable)
+
+
+def _doubts(schema: FeatureSchema, facts: Mapping[str, ColumnFacts]) -> dict[str, str]:
+    """Return what a person should look at: columns that are often no feature, or mistyped."""
+    plain = [f for f in schema.features if f.kind in ("number", "category") and f.name in facts]
+    said = {f.name: _doubt(f.kind, facts[f.name]) for f in plain}
+    return {name: doubt for name, doubt in said.items() if doubt is not None}
+
+
+def _doubt(kind: Kind, seen: ColumnFacts) -> str | None:
+    if kind == "category" and seen.text is not None:
+        row, value = seen.text
+        if 10 * seen.numbers >= 9 * seen.present:
+            return (
+                f"{seen.numbers} of {seen.present} values are numbers, {value!r} in row {row} is "
+                "not: correct it, or the column is read as text"
+            )
+        if _is_time(str(value)):
+            return f"{value!r} looks like a time: name the column with --time"
+    own = not seen.overflow and len(seen.values) == seen.present >= MANY_ROWS
+    if own and not seen.fractions:
+        return "each row has a value of its own: if it names the row, name it with --id"
+    return None
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _array(file: str, name: str, seen: ColumnFacts, *, nullable: bool) -> Feature:

@@ -37,7 +37,7 @@ def _add_rollout(branch: Tree, title: str, rollout: RolloutStatus) -> None:
     if rollout.paused:
         node.add(f"[yellow]paused: {escape(rollout.paused)}[/]")
     if not over:
-        steps = node.add(f"candidate {rollout.weight_pct} %, stable {100 - rollout.weight_pct} %")
+        steps = node.add(escape(_traffic(rollout)))
         for number, weight in enumerate(rollout.weights, 1):
             steps.add(f"{_mark(rollout, number)} step {number}: {weight} %")
     node.add(
@@ -48,6 +48,12 @@ def _add_rollout(branch: Tree, title: str, rollout: RolloutStatus) -> None:
     for entry in rollout.history[-_SHOWN:]:
         at = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(entry.at_s))
         history.add(f"{at} {entry.phase}: {escape(entry.reason)}")
+
+
+def _traffic(rollout: RolloutStatus) -> str:
+    if rollout.phase == "probation":
+        return f"{rollout.candidate} answers everything, {rollout.stable} can come back"
+    return f"candidate {rollout.weight_pct} %, stable {100 - rollout.weight_pct} %"
 
 
 def _mark(rollout: RolloutStatus, number: int) -> str:

@@ -218,7 +218,7 @@ def load_settings(path: Path) -> Settings:
     try:
         content = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no YAML: {error}") from error
+        raise ConfigError(f"{path} is no YAML: {_yaml_fault(error)}; correct it") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no mapping; write one with `metadrift init`")
     kafka = content.get("kafka")
@@ -256,6 +256,14 @@ def parse_settings(content: dict[str, Any]) -> Settings:
             f"an environment variable METADRIFT_...: {error}: {error.__cause__}; "
             "write lists and mappings as JSON, as METADRIFT_ROLLOUT__STEPS='[5, 25, 50]'"
         ) from error
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """Say in one line what cannot be read, and where."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return " ".join(str(error).split())
 
 
 def _line(error: Any) -> str:

@@ -49,10 +49,13 @@ def task_examples(file: DataFile, by: TasksBy) -> TaskExamples:
     for feature, count in found.refused.items():
         left_out[f"feature {feature!r} does not fit the schema"] = count
     left_out = {why: count for why, count in left_out.items() if count}
+    if not rows and not left_out:
+        raise DataFileError(file.path.name, "has a header but no rows", "give a file with data")
     if not len(found.examples):
+        why = ", ".join(f"{reason}: {count} rows" for reason, count in left_out.items())
         wrong = "--label" if by != "column" else "--label or --task"
         raise DataFileError(
-            file.path.name, f"no row can be used ({left_out})", f"correct the file, {wrong}"
+            file.path.name, f"no row can be used ({why})", f"correct the file, {wrong}"
         )
     if by == "detection":
         starts = set(detected_starts(file.schema, found.examples))

@@ -136,8 +136,8 @@ def _broker(settings: "Settings", timeout_s: float) -> "Finding":
         return Finding(
             "error",
             "kafka.topics",
-            f"{', '.join(missing)} do not exist: make them with `metadrift init --topics`, or "
-            "correct the names",
+            f"not on the broker: {', '.join(missing)}; make what is missing with "
+            "`metadrift init --topics`, or correct the names",
         )
     shown = ", ".join(f"{name} ({partitions})" for name, partitions in held.items())
     return Finding("ok", "kafka", f"{settings.kafka.bootstrap_servers} answers; topics: {shown}")

@@ -114,7 +114,8 @@ def _from_data(
     there = [str(p) for p in (config, beside) if p.exists()]
     if there and not force:
         fail(
-            f"{', '.join(there)} exists: replace it with --force, or name another -c", EXIT_REFUSED
+            f"already there: {', '.join(there)}; replace with --force, or name another -c",
+            EXIT_REFUSED,
         )
     columns = columns_from(
         None,
@@ -156,6 +157,7 @@ def _from_data(
         "tasks": len(found.tasks),
         "features": {f.name: _kind(f.kind, f.shape, f.nullable) for f in found.schema.features},
         "left_out": found.left_out,
+        "doubts": found.doubts,
         "next": _next_commands(data, config, found),
     }
 
@@ -208,6 +210,7 @@ def _tell(done: dict[str, object]) -> None:
         _list("features", done["features"])
         _list("classes (rows)", done["classes"])
         _list("left out", done["left_out"])
+        _list("look at (--force writes anew)", done["doubts"])
         typer.echo(f"wrote {done['config']} and {done['features_file']}")
     _list("topics", done.get("topics"))
     commands = done.get("next")

@@ -390,5 +390,7 @@ def _tell(result: "MetaRunResult") -> None:
             "did not train on"
         )
     cut = result.meta_init.info.get("cut_short")
-    if cut:
-        typer.echo(f"cut short by --max-seconds: {cut}; a larger one gives better starts")
+    if isinstance(cut, list) and cut:
+        typer.echo(
+            f"cut short by --max-seconds: {', '.join(cut)}; a larger one gives better starts"
+        )

@@ -49,6 +49,7 @@ def run(
     settings = settings_from(config)
     import torch
 
+    from adapters.model_file import ModelFileError
     from pipeline.config_checks import (
         check_detectors,
         check_labels,
@@ -87,6 +88,12 @@ def run(
         fail(str(error), EXIT_TAKEN_OVER)
     except (StateError, HttpAddressError, ServingError) as error:
         fail(str(error), EXIT_CONFIG)
+    except ModelFileError as error:
+        fail(
+            f"state_dir: {settings.state_dir}: a model that the state names: {error}; bring shelf/ "
+            "back from the backup of state.sqlite, or start anew under another state_dir",
+            EXIT_CONFIG,
+        )
     except sqlite3.Error as error:
         fail(
             f"state_dir: {settings.state_dir}: {error}: nothing half-written is left; make room "

@@ -16,11 +16,11 @@ def report_tables(report: Report) -> RenderableType:
     """Return what ``rich`` prints: quality, regimes, episodes, rollouts, counts and claims."""
     parts: list[RenderableType] = [_quality(report)]
     if report.boundaries:
-        parts.append(_regimes(report))
+        parts += _regimes(report)
     if report.episodes:
-        parts.append(_episodes(report.episodes))
+        parts += _episodes(report.episodes)
     if report.rollouts:
-        parts.append(_rollouts(report.rollouts))
+        parts += _rollouts(report.rollouts)
     if report.story is not None:
         parts.append(_story(report))
     parts.append(_counts(report))
@@ -94,27 +94,19 @@ def _pair(pair: Comparison) -> tuple[str, str, str]:
     return share(pair.served), share(pair.frozen), gain(pair)
 
 
-def _regimes(report: Report) -> Table:
-    table = _table(
+def _regimes(report: Report) -> list[RenderableType]:
+    """Return two tables, since one is wider than a terminal of 80 columns."""
+    found = _table(
         "true boundaries",
         ["regime", "outcome", "concluded"],
-        [
-            "from",
-            "alarm after",
-            "detected after",
-            "labels used",
-            "recovery",
-            "served",
-            "frozen",
-            "points",
-            "at end",
-        ],
+        ["from", "alarm\nafter", "detected\nafter", "labels\nused"],
     )
+    served = _table("served after them", ["regime"], ["recovery", *_PAIR[1:], "at end"])
     for row in report.boundaries:
         recovered = NONE
         if row.recovery is not None:
             recovered = "not yet" if row.recovery.events is None else str(row.recovery.events)
-        table.add_row(
+        found.add_row(
             row.name or NONE,
             row.outcome,
             ", ".join(row.concluded) or NONE,
@@ -122,56 +114,60 @@ def _regimes(report: Report) -> Table:
             number(row.delay),
             number(row.detection_delay),
             number(row.labels_used),
-            recovered,
-            *_pair(row.whole),
-            share(row.last_quarter.served),
         )
-    return table
+        served.add_row(
+            row.name or NONE, recovered, *_pair(row.whole), share(row.last_quarter.served)
+        )
+    return [found, served]
 
 
-def _episodes(episodes: Sequence[EpisodeRow]) -> Table:
+def _episodes(episodes: Sequence[EpisodeRow]) -> list[RenderableType]:
+    """Return the table, then a line of losses each: a column of them is too narrow to read."""
     table = _table(
-        "episodes",
-        ["kind", "task", "winner", "outcome", "query loss by recipe"],
-        ["no", "opened", "labels"],
+        "episodes", ["no", "kind", "task", "winner", "outcome"], ["opened", "labels used"]
     )
+    parts: list[RenderableType] = [table]
     for row in episodes:
         losses = [
             f"{r.name} {number(r.query_loss, '.2f') if r.outcome == 'ok' else r.outcome}"
             for r in row.recipes
         ]
         table.add_row(
+            str(row.number),
             row.kind,
             " ".join(filter(None, (row.task_decision, row.task))) or NONE,
             row.winner or NONE,
             row.outcome or "open",
-            ", ".join(losses) or NONE,
-            str(row.number),
             str(row.opened),
             number(row.labels_used),
         )
-    return table
+        if losses:
+            parts.append(Text(f"episode {row.number}, query loss: {', '.join(losses)}"))
+    return parts
 
 
-def _rollouts(rollouts: Sequence[RolloutRow]) -> Table:
+def _rollouts(rollouts: Sequence[RolloutRow]) -> list[RenderableType]:
+    """Return the table, then a line of reasons each."""
     table = _table(
         "rollouts",
-        ["candidate", "end", "why"],
-        ["no", "begun", "ended", "labels", "gain", "wrong served"],
+        ["no", "candidate", "end"],
+        ["begun", "ended", "labels", "gain", "wrong served"],
     )
+    parts: list[RenderableType] = [table]
     for row in rollouts:
         table.add_row(
+            str(row.number),
             f"{row.candidate} ({row.recipe or NONE})",
             row.phase.replace("_", " "),
-            row.reason,
-            str(row.number),
             str(row.begun),
             number(row.ended),
             number(row.labels),
             number(row.gain, "+.3f"),
             number(row.wrong_served),
         )
-    return table
+        if row.reason:
+            parts.append(Text(f"rollout {row.number}: {row.reason}"))
+    return parts
 
 
 def _story(report: Report) -> Table:

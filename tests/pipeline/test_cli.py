@@ -9,9 +9,11 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from pipeline.arrivals import announce
 from pipeline.cli import VERBS, app
 from pipeline.commands import state_view
 from pipeline.fold import state_path
+from pipeline.records import ModelsFound
 
 HEAVY = ("torch", "mlflow", "river", "pandas", "kafka", "numpy", "pydantic", "scipy")
 MINIMAL = "model: {name: m}\n"
@@ -66,7 +68,11 @@ def test_help_imports_nothing_heavy() -> None:
     ("text", "says"),
     [
         (None, "cannot read {path}: No such file or directory; write one with `metadrift init`"),
-        ("model: [", "is no YAML"),
+        (
+            "model: [",
+            "{path} is no YAML: line 1, column 9: expected the node content, but found "
+            "'<stream end>'; correct it",
+        ),
         ("- 1\n", "holds no mapping"),
         ("{}", "model: missing; add it"),
         ("1: 2\nmodel: {name: m}\n", "1: no such key; remove it or correct its spelling"),
@@ -132,6 +138,21 @@ def test_a_command_that_fails_says_so_in_a_line_and_without_a_traceback(tmp_path
     assert isinstance(found.exception, SystemExit)
     assert found.stderr.startswith("error: state_dir: ")
     assert "start the daemon once with `metadrift run`" in found.stderr
+
+
+def test_a_model_that_is_not_on_the_shelf_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """In a process of its own: ``run`` takes over the process's signals."""
+    announce(tmp_path / "state", ModelsFound("sha256:" + "a" * 64, losses=(0.0,)))
+    path = tmp_path / "m.yaml"
+    path.write_text(MINIMAL + f"state_dir: {tmp_path}/state\nhttp: {{port: 0}}\n")
+    program = Path(sys.executable).with_name("metadrift")
+    found = subprocess.run(
+        [program, "run", "-c", path], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert found.returncode == 2, found.stderr
+    assert "Traceback" not in found.stderr
+    for words in ("shelf/models/" + "a" * 32, "bring shelf/ back from the backup", "state_dir"):
+        assert words in found.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,14 @@ def test_a_file_becomes_a_configuration_and_a_features_file(tmp_path: Path) -> N
     assert known.class_names == ("no", "yes")
 
 
+def test_what_a_person_should_look_at_is_printed(tmp_path: Path) -> None:
+    said = init(tmp_path, "--label", "answer", "--task", "shop", "--id", "who")
+    assert "look at" in said
+    assert "when: '2026-01-01T00:00:00Z' looks like a time: name the column with --time" in said
+    said = init(tmp_path, *("--label", "answer", "--id", "who", "--time", "when", "--force"))
+    assert "look at" not in said
+
+
 def test_a_regression_configuration_loads(tmp_path: Path) -> None:
     init(tmp_path, "--label", "age", "--task-type", "regression", "--features", "scan,plan")
     settings = load_settings(tmp_path / "m.yaml")

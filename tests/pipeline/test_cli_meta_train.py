@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from adapters.feature_schema import Feature, FeatureSchema
 from adapters.meta_init import MetaInit, load_meta_init
 from adapters.model_file import lineage_key
 from deploy.registry_records import TrainingRecord
 from pipeline import arrivals, training_registration
 from pipeline.cli import app
+from pipeline.data_file import Columns, DataFileError, open_data_file
+from pipeline.task_examples import task_examples
 from tests.pipeline.made_state import write_config
 from tests.pipeline.shift_files import history
 
@@ -139,6 +142,23 @@ def test_shots_are_labels_per_class_of_a_task(tmp_path: Path, told: Told) -> Non
     assert balanced["meta_init"] != plain["meta_init"]
     _, complaint = trained(tmp_path, "--shots", "3", code=2)
     assert "--shots and --support" in complaint
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("", "rows.csv: has a header but no rows; give a file with data"),
+        ("1,a,\n2,b,\n", "no row can be used (no task: 2 rows); correct the file, --label or"),
+    ],
+)
+def test_a_file_without_a_usable_row_says_why(tmp_path: Path, rows: str, says: str) -> None:
+    path, columns = tmp_path / "rows.csv", Columns("y", task="t")
+    path.write_text("x,y,t\n" + rows)
+    schema = FeatureSchema((Feature("x", "number"),))
+    file = open_data_file(path, columns, task_type="classification", schema=schema)
+    with pytest.raises(DataFileError) as error:
+        task_examples(file, "column")
+    assert says in str(error.value)
 
 
 @pytest.mark.parametrize(

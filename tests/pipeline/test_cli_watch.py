@@ -2,11 +2,12 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from typer.testing import CliRunner
 
-from deploy.rollout import apply_verb
+from deploy.rollout import Phase, apply_verb
 from pipeline.cli import app
 from tests.pipeline.made_state import core_in_canary, write_config, write_state
 from tests.servers.leashed_process import LeashedProcess
@@ -32,6 +33,18 @@ def test_get_and_watch_show_the_tree(tmp_path: Path) -> None:
             "canary: passed",
         ):
             assert words in said, said
+
+
+def test_in_probation_the_candidate_is_said_to_answer_everything(tmp_path: Path) -> None:
+    config, core = write_config(tmp_path), core_in_canary()
+    route = core.routes["*"]
+    assert route.rollout is not None
+    route.probation, route.rollout = replace(route.rollout, phase=Phase.PROBATION), None
+    route.champion = 2
+    write_state(tmp_path / "state", core, [])
+    said = run("get", "-c", str(config))
+    assert "2-bbbbbbbb answers everything, 1-aaaaaaaa can come back" in said
+    assert "stable 100 %" not in said
 
 
 def test_watch_as_json_prints_a_line_for_each_change(tmp_path: Path) -> None:

@@ -34,6 +34,28 @@ def test_the_kinds_of_features(tmp_path: Path) -> None:
     assert (found.classes, found.rows, found.labelled) == ({"a": 3, "b": 1}, 4, 4)
 
 
+def test_columns_that_a_person_should_look_at_are_named(tmp_path: Path) -> None:
+    n = 40
+    found = inferred(
+        tmp_path,
+        y=["a", "b"] * (n // 2),
+        customer=range(n),
+        at=[f"2026-01-{1 + i % 9:02}T00:00:00Z" for i in range(n)],
+        age=[*range(30, 68), 30, "old"],
+        size=[i / 7 + 0.1 for i in range(n)],
+        plan=["gold", "2"] * (n // 2),
+    )
+    assert found.doubts == {
+        "customer": "each row has a value of its own: if it names the row, name it with --id",
+        "at": "'2026-01-01T00:00:00Z' looks like a time: name the column with --time",
+        "age": "39 of 40 values are numbers, 'old' in row 39 is not: correct it, or the column is "
+        "read as text",
+    }
+    assert [f.name for f in found.schema.features] == ["customer", "at", "age", "size", "plan"]
+    named = Columns("y", features=("customer", "at"))
+    assert infer(tmp_path / "rows.csv", named).doubts == {}
+
+
 def test_tensors(tmp_path: Path) -> None:
     columns: dict[str, list[object]] = {f"image.{i}": [i, i] for i in range(64)}
     found = inferred(tmp_path, y=["a", "b"], **columns)

@@ -143,7 +143,8 @@ def test_a_repeated_command_or_review_is_carried_out_once(tmp_path: Path) -> Non
 def test_a_verb_that_makes_no_sense_is_refused_with_the_reason(tmp_path: Path) -> None:
     with opened(tmp_path) as loop:
         loop.command("approve")
-        assert "no rollout is in progress" in loop.decided("command-refused")[0].reason
+        reason = loop.decided("command-refused")[0].reason
+        assert reason.endswith("approve by ann: no rollout is in progress on route *")
         loop.command("pause", route="elsewhere")
         assert "no route 'elsewhere'" in loop.decided("command-refused")[1].reason
         assert loop.counts["refused_commands"] == 2

@@ -53,12 +53,12 @@ def test_short_and_sparse_streams_are_drawn(tmp_path: Path, n: int) -> None:
         draw_timeline(tmp_path / "t.png", report, none, Words("t"))
 
 
-def printed(*claims: Claim) -> str:
+def printed(*claims: Claim, width: int = 170) -> str:
     report = assemble(
         sample_facts(), sample_losses(), sample_decisions(), BOUNDARIES, claims or None
     )
     out = io.StringIO()
-    Console(file=out, width=170).print(report_tables(report))
+    Console(file=out, width=width).print(report_tables(report))
     return out.getvalue()
 
 
@@ -71,6 +71,18 @@ def test_the_table_says_the_numbers() -> None:
     for words in ("promoted 2-bbbb", "frozen wins", "recalled:1 0.05", "rejected", "3750 events"):
         assert words in text
     assert "claim" not in text
+
+
+def test_a_terminal_of_80_columns_shows_every_word_and_number() -> None:
+    narrow = printed(width=80)
+    assert "…" not in narrow
+    assert max(map(len, narrow.splitlines())) <= 80
+    report = sample_report()
+    for row in report.boundaries:
+        assert f"│ {row.name} " in narrow
+    for rollout in report.rollouts:
+        said = " ".join(narrow.split())
+        assert f"rollout {rollout.number}: {rollout.reason}" in said
 
 
 def test_a_failed_claim_stands_out() -> None:
