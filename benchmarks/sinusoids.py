@@ -124,6 +124,32 @@ def run(seed: int, budget_s: float) -> dict[str, Any]:
     return {"seed": seed, "rows": rows}
 
 
+def over_seeds(results: list[dict[str, Any]]) -> list[str]:
+    """Return the table of means over seeds, with each difference to the best contestant."""
+    names = list(results[0]["rows"])
+    means = {
+        name: np.array([[r["rows"][name][f"mse_at_{a}"] for a in AT] for r in results])
+        for name in names
+    }
+    best = min(names, key=lambda name: float(means[name][:, 0].mean()))
+    drawn = np.random.default_rng(0).integers(len(results), size=(10_000, len(results)))
+    lines = [
+        f"Mean over {len(results)} seeds. Differences are those of the row to *{best}* on the same "
+        "sinusoids, with bootstrap intervals over seeds (above 0 the row is worse).",
+        "",
+        "| contestant | 1 step | 10 steps | difference at 1 | at 10 |",
+        "|---|---|---|---|---|",
+    ]
+    for name in sorted(names, key=lambda name: float(means[name][:, 0].mean())):
+        cells = [f"{value:.3f}" for value in means[name].mean(0)]
+        for i in range(len(AT)):
+            gap = means[name][:, i] - means[best][:, i]
+            low, high = np.percentile(gap[drawn].mean(1), [2.5, 97.5])
+            cells.append("-" if name == best else f"{gap.mean():+.3f} [{low:+.3f}, {high:+.3f}]")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def page(found: dict[str, Any]) -> str:
     """Return the results as Markdown."""
     lines = [
@@ -135,6 +161,10 @@ def page(found: dict[str, Any]) -> str:
         "20,000 meta-steps, annealed within what fits. Mean squared error over "
         f"{JUDGED} unseen sinusoids, with the half width of its 95 % interval. Targets: .40 at 1 "
         "step and .10 at 10.",
+        "",
+        *over_seeds(found["results"]),
+        "",
+        "## Each seed",
         "",
         "| seed | contestant | 1 step | 10 steps | meta-steps | CPU s |",
         "|---|---|---|---|---|---|",
@@ -161,18 +191,18 @@ def main() -> None:
     before, results = os.getloadavg()[0], []
     for seed in range(chosen.seeds):
         results.append(run(seed, chosen.budget_s))
-    found = {
-        "command": f"python -m benchmarks.sinusoids --seeds {chosen.seeds}"
-        f" --budget-s {chosen.budget_s:g}",
-        "machine": machine("torch", "numpy"),
-        "load": [before, os.getloadavg()[0]],
-        "budget_s": chosen.budget_s,
-        "results": results,
-    }
-    written = page(found)
-    print(written)
-    if not chosen.print_only:
-        keep("sinusoids", written, found)
+        found = {
+            "command": f"python -m benchmarks.sinusoids --seeds {seed + 1}"
+            f" --budget-s {chosen.budget_s:g}",
+            "machine": machine("torch", "numpy"),
+            "load": [before, os.getloadavg()[0]],
+            "budget_s": chosen.budget_s,
+            "results": results,
+        }
+        written = page(found)
+        print(written, flush=True)
+        if not chosen.print_only:  # after every seed: a run that is stopped leaves what it has
+            keep("sinusoids", written, found)
 
 
 if __name__ == "__main__":
