@@ -60,6 +60,11 @@ class Service:
         self._sent += n
         self._live.wait(self._live.consumed(self._sent), "the events to be taken")
 
+    def answered_every_event(self) -> None:
+        """Assert that the router answered every row and the daemon took each answer as it came."""
+        assert self.unanswered == 0
+        assert self._live.core().counts["scored_upstream"] == self._sent
+
     def until(self, condition: Callable[[], object], concept: Concept, n: int = 200) -> None:
         """Send rows until something holds."""
         for _ in range(15):
@@ -86,7 +91,7 @@ def test_answers_of_the_router_promote_a_better_one_and_roll_back_a_worse_one(
     least = live.settings.rollout.least_labels_per_arm
     for arm in ("stable", "candidate"):
         assert int(str(promoted[f"labels_{arm}"])) >= least
-    assert service.unanswered == 0
+    service.answered_every_event()
 
     service.until(lambda: route(live).probation is None, second)
     champion = route(live).champion
@@ -98,4 +103,4 @@ def test_answers_of_the_router_promote_a_better_one_and_roll_back_a_worse_one(
     assert ended is not None and ended.candidate == worse.candidate
     assert ended.phase.value == "rolled_back", ended.reason
     assert route(live).champion == champion
-    assert service.unanswered == 0
+    service.answered_every_event()
