@@ -4,6 +4,7 @@
 monitors, buffer) and asks for the aliases that go with them.
 """
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -201,6 +202,13 @@ def _watch_traffic(turn: Turn, name: str) -> None:
         abort_rollout(turn, name, "serving", why)
 
 
+_INSTEAD: Mapping[Verb, str] = {
+    "abort": "is taken back by undo",
+    "promote": "ends its probation by itself",
+}
+"""What becomes of the promotion before, where a verb came too late for the rollout meant."""
+
+
 def command(turn: Turn, name: str, verb: Verb, who: str, reason: str) -> None:
     """Carry out a person's verb on the rollout in progress (else on the probation).
 
@@ -212,11 +220,11 @@ def command(turn: Turn, name: str, verb: Verb, who: str, reason: str) -> None:
     if target is None:
         raise VerbError(f"{verb}: no rollout is in progress on route {name}")
     ended = route.ended
-    if verb == "abort" and ended is not None and ended.id > target.id:
+    if verb in _INSTEAD and ended is not None and ended.id > target.id:
         # It may have been meant, and was quicker.
         raise VerbError(
-            f"abort: rollout {ended.id} has ended ({ended.phase.value}); the promotion of rollout "
-            f"{target.id} before it, in probation, is taken back by undo"
+            f"{verb}: rollout {ended.id} has ended ({ended.phase.value}); the promotion of rollout "
+            f"{target.id} before it, in probation, {_INSTEAD[verb]}"
         )
     said = apply_verb(target, verb, who, turn.now_s, reason)
     if route.rollout is not None:

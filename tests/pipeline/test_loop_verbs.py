@@ -121,5 +121,8 @@ def test_an_abort_that_comes_too_late_does_not_take_an_earlier_promotion_back(
         (refused,) = loop.decided("command-refused")
         assert "rollout 2 has ended (rolled_back)" in refused.reason
         assert "rollout 1 before it, in probation, is taken back by undo" in refused.reason
+        loop.command("promote")
+        assert loop.route.probation is not None
+        assert "ends its probation by itself" in loop.decided("command-refused")[-1].reason
         loop.command("undo")
         assert loop.route.champion == 1 and loop.route.probation is None
